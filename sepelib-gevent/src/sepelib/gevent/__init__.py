@@ -1,0 +1,1 @@
+"""GreenThread: a greenlet with the words of threading.Thread."""

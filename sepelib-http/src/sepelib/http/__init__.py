@@ -1,0 +1,1 @@
+"""InstrumentedSession, a requests.Session with deadlines, limits and metrics, and REST utilities."""

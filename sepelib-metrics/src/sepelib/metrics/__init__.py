@@ -1,0 +1,1 @@
+"""Counters, gauges, percentiles and rates in a registry that renders them."""

@@ -1,0 +1,1 @@
+"""svnfile: read and commit single files of a Subversion repository without a working copy."""

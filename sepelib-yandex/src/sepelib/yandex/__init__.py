@@ -1,0 +1,1 @@
+"""Clients to eighteen services, and fakes of them that behave."""
