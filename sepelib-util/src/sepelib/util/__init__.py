@@ -1,1 +1,5 @@
-"""Retry, deadlines, atomic files, processes, fault-injecting test servers: the standard library only."""
+"""What a daemon needs beside the standard library, made of the standard library only.
+
+Each module stands alone and is imported by its own name: `retry`, `deadline`, `instrument`, `fs`,
+`processes`, `secrets`, `url`; for tests `testing` (no pytest) and `pytest_plugin` (fixtures).
+"""

@@ -1,0 +1,28 @@
+"""The imports that the documentation shows, each in an interpreter of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+LINES = [
+    "from sepelib.core import config, constants",
+    "from sepelib.core.config import load, get_value",
+    "from sepelib.core.exceptions import Error, LogicalError",
+    "from sepelib.util.retry import retry, RetryPolicy, Backoff, RetryBudget",
+    "from sepelib.util.deadline import Deadline, DeadlineExceeded, clip, deadline, detached",
+    "from sepelib.util.fs import FileLock, atomic_write",
+    "from sepelib.util.secrets import Secret",
+    "from sepelib.util import instrument",
+    "from sepelib.util.testing import Clock, FlakyProxy, ServerProcess, ThreadedServer",
+    "import sepelib.gevent, sepelib.subprocess, sepelib.metrics, sepelib.http, sepelib.rpc",
+    "import sepelib.vcs, sepelib.mongo, sepelib.zookeeper, sepelib.flask, sepelib.yandex",
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_an_import_from_the_documentation_works(line: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", line], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
