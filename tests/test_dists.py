@@ -76,9 +76,7 @@ def test_a_wheel_of_another_version_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(
-        dists.Broken, match=r"no distribution 'htp' in this tree; there are: .*http"
-    ):
+    with pytest.raises(dists.Broken, match=r"no distribution 'htp' .*; there are: .*http"):
         dists.by_name("htp")
 
 

@@ -11,22 +11,26 @@ from tools import dists
 
 # Runs in a fresh interpreter; prints what importing the module named by argv[1] did.
 PROBE = r"""
-import builtins, importlib, json, logging, os, select, signal, socket, ssl, subprocess, sys, threading, time, warnings
+import builtins, importlib, json, logging, os, select, signal, socket, ssl, subprocess, sys
+import threading, time, warnings
 
 did = []
-FORBIDDEN = ("socket.", "subprocess.", "os.fork", "os.posix_spawn", "os.exec", "os.mkdir", "os.remove",
-             "os.rename", "os.rmdir", "tempfile.", "shutil.", "signal.", "ctypes.dlopen", "os.putenv")
+FORBIDDEN = (
+    "socket.", "subprocess.", "os.fork", "os.posix_spawn", "os.exec", "os.mkdir", "os.remove",
+    "os.rename", "os.rmdir", "tempfile.", "shutil.", "signal.", "ctypes.dlopen", "os.putenv",
+)
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 def watch(event, arguments):
     if event.startswith(FORBIDDEN):
         did.append(event)
-    elif event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+    elif event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING:
         did.append(f"open for writing: {arguments[0]}")
 
 WATCHED = [builtins, os, select, signal, socket, ssl, subprocess, threading, time]
 
 def attributes():
-    return {f"{m.__name__}.{name}": id(value) for m in WATCHED for name, value in vars(m).items() if name != "_"}
+    return {f"{m.__name__}.{name}": id(value) for m in WATCHED for name, value in vars(m).items()}
 
 def state():
     return {
@@ -39,14 +43,13 @@ def state():
 loaded, before, around = set(sys.modules), attributes(), state()
 sys.addaudithook(watch)
 importlib.import_module(sys.argv[1])
-sys.audit("import is over")
 after = attributes()
 did += [f"patched {name}" for name in before if before[name] != after.get(name)]
 did += [f"changed {key}" for key, value in state().items() if value != around[key]]
-did += [f"started thread {t.name}" for t in threading.enumerate() if t is not threading.main_thread()]
-tops = {name.split(".")[0] for name in set(sys.modules) - loaded}
-print(json.dumps({"did": did, "loaded": sorted(set(sys.modules) - loaded),
-                  "third": sorted(tops - set(sys.stdlib_module_names) - {"sepelib"})}))
+did += [f"started thread {t.name}" for t in threading.enumerate()[1:]]
+new = set(sys.modules) - loaded
+third = {name.split(".")[0] for name in new} - set(sys.stdlib_module_names) - {"sepelib"}
+print(json.dumps({"did": did, "loaded": sorted(new), "third": sorted(third)}))
 """
 
 

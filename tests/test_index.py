@@ -4,12 +4,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -52,7 +52,7 @@ def foreign_index(tmp_path: Path) -> Iterator[Index]:
         foreign_wheel(tmp_path / "index" / dist.name, dist.name)
     server = Index(("127.0.0.1", 0), partial(_Handler, directory=str(tmp_path / "index")))
     server.asked = []
-    thread = Thread(target=server.serve_forever, name="index")
+    thread = threading.Thread(target=server.serve_forever, name="index")
     thread.start()
     yield server
     server.shutdown()

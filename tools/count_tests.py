@@ -6,7 +6,7 @@ Exit status 1 when a test failed or none ran.
 """
 
 import sys
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from pathlib import Path
 def count(folder: Path) -> Counter[str]:
     total: Counter[str] = Counter()
     for path in sorted(folder.glob("*.xml")):
-        for suite in ElementTree.parse(path).getroot().iter("testsuite"):
+        for suite in ET.parse(path).getroot().iter("testsuite"):
             for key in ("tests", "failures", "errors", "skipped"):
                 total[key] += int(suite.get(key, 0))
     return total

@@ -3,10 +3,10 @@
     python tools/dists.py list               names, dependencies first
     python tools/dists.py layout             refuse files that would break the namespace
     python tools/dists.py wheels             build what changed, print the wheels
-    python tools/dists.py install NAME…      into the running environment: the wheel, its extras and its test group
+    python tools/dists.py install NAME…      the wheel with its extras and its test group
     python tools/dists.py install --all      everything at once, the examples too
-    python tools/dists.py develop            the same, editable, with the tools of requirements-dev.txt
-    python tools/dists.py check              look into each wheel, import it alone in a fresh environment
+    python tools/dists.py develop            the same, editable, with requirements-dev.txt
+    python tools/dists.py check              look into each wheel, import it alone
 
 Our names must never come from an index: a stranger holds one of them on the public one, and an
 index beside `--find-links` wins as soon as its version is higher. So every install gets *URL
@@ -89,12 +89,9 @@ class Distribution:
     @property
     def siblings(self) -> set[str]:
         """Names of our own that it requires, with or without an extra."""
-        everything = [
-            *self.requires,
-            *self.test_group,
-            *(r for e in self.extras.values() for r in e),
-        ]
-        return {name for r in everything if (name := requirement_name(r)).startswith("sepelib")}
+        optional = [r for extra in self.extras.values() for r in extra]
+        names = map(requirement_name, [*self.requires, *self.test_group, *optional])
+        return {name for name in names if name.startswith("sepelib")}
 
     @property
     def all_extras(self) -> str:
