@@ -63,7 +63,8 @@ class Result:
         lines = [self.comparison.name, f"  {'sepelib':<22}{human(self.seconds('sepelib')):>10}"]
         goals = {goal.peer: goal for goal in self.comparison.goals}
         for peer in self.comparison.peers:
-            line = f"  {peer:<22}{human(self.seconds(peer)):>10}   sepelib / it {self.ratio(peer):8.3f}"
+            line = f"  {peer:<22}{human(self.seconds(peer)):>10}"
+            line += f"   sepelib / it {self.ratio(peer):8.3f}"
             if peer in goals:
                 verdict = "MISSED" if goals[peer] in self.missed else "reached"
                 line += f"   goal: {goals[peer]}, {verdict}"
