@@ -20,9 +20,9 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
     tree = ast.parse(path.read_text("utf-8"))
     lazy = {
         id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(function)
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef) or for_type_checkers(outer)
+        for node in ast.walk(outer)
     }
     package = dotted(path).split(".")
     if path.name != "__init__.py":
@@ -36,6 +36,10 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
             whole = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
                 yield f"{whole}.{alias.name}", id(node) not in lazy
+
+
+def for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def dotted(path: Path) -> str:
@@ -104,8 +108,6 @@ def test_imports_inside_a_distribution_run_one_way(dist: Distribution) -> None:
             known = target if target in modules else target.rpartition(".")[0]
             if at_import and known in modules and known != name:
                 graph[name].add(known)
-    # A package root that re-exports is imported by its own modules' siblings without harm only
-    # if nobody inside asks the root for a name.
     order: list[str] = []
     while ready := [n for n in graph if n not in order and graph[n] <= set(order)]:
         order += ready

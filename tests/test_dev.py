@@ -9,7 +9,7 @@ import pytest
 
 from tools import dists
 
-VERBS = "demo test quick peers lint fix types wheels bench docs soak".split()
+VERBS = [
     "demo",
     "test",
     "quick",

@@ -43,7 +43,7 @@ def test_the_service_of_twenty_lines_answers_a_request(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(service)
     (tmp_path / "cfg_default.yml").write_text(template)
 
-    def answers() -> bool:
+    def answers(_: object = None) -> bool:
         with urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
             return bool(answer.read() == b"hello")
 

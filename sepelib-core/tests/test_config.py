@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 import sys
 import threading
 import time
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sepelib.core import config as module
+from sepelib.core import config_errors
 from sepelib.core.config import (
     Config,
     ConfigError,
@@ -30,6 +29,7 @@ from sepelib.core.config import (
 )
 from sepelib.core.exceptions import Error, LogicalError
 from sepelib.core.testing import fresh_config
+from sepelib.util.testing import check_error, check_errors
 
 if TYPE_CHECKING:
     from .conftest import Load
@@ -477,23 +477,24 @@ def test_an_override_through_a_value_or_beyond_a_list_is_a_bug(config: Config) -
 PLACE = Place("cfg.yml", 3, 5)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        ConfigError("what", PLACE, "a: 1"),
-        ConfigError("what"),
-        ConfigSyntaxError("what", PLACE, "a: 1"),
-        ConfigTemplateError("what", PLACE, "a: 1"),
-        DuplicateKeyError("a", PLACE, Place("cfg.yml", 1, 1), "a: 1"),
-        MissingValueError("no 'a.b'", PLACE, "a: 1", "a.b", "a"),
-        ConfigTypeError("a must be int", PLACE, "a: 1", "a"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_every_error_survives_pickle_and_copy(error: ConfigError) -> None:
-    for other in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
-        assert type(other) is type(error)
-        assert (str(other), other.args, other.__dict__) == (str(error), error.args, error.__dict__)
+ERRORS = [
+    ConfigError("what", PLACE, "a: 1"),
+    ConfigError("what"),
+    ConfigSyntaxError("what", PLACE, "a: 1"),
+    ConfigTemplateError("what", PLACE, "a: 1"),
+    DuplicateKeyError("a", PLACE, Place("cfg.yml", 1, 1), "a: 1"),
+    MissingValueError("no 'a.b'", PLACE, "a: 1", "a.b", "a"),
+    ConfigTypeError("a must be int", PLACE, "a: 1", "a"),
+]
+
+
+def test_every_error_is_one_line_that_survives_pickle_and_copy() -> None:
+    check_errors(module, config_errors, examples=ERRORS)
+    check_error(ERRORS[0])  # `examples` keeps one of each class
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_every_error_is_an_error_of_the_house_and_shows_its_words(error: ConfigError) -> None:
     assert isinstance(error, Error)
     assert not str(error).startswith(("'", '"')), "KeyError would show a repr"
 

@@ -296,7 +296,7 @@ def test_a_snippet_and_a_traceback_show_no_secret(refused: Refused) -> None:
     assert error.snippet == "***"
 
     error = refused("url: http://bob:hunter2@{{ dc }}/")
-    assert error.snippet == "url: http://***@{{ dc }}/"
+    assert error.snippet == "url: http://bob:***@{{ dc }}/"
     assert "hunter2" not in "".join(traceback.format_exception(error))
 
 

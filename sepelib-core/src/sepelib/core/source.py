@@ -14,7 +14,6 @@ __all__ = ["Mark", "Rendered", "read_text", "snippet"]
 
 _SNIPPET_LENGTH = 120
 _SECRET = re.compile(rf"""(?:{SECRET_WORDS})[\w.-]*["']?\s*[:=]\s*""", re.IGNORECASE)
-_USERINFO = re.compile(r"//[^/@\s]+@")
 
 
 def read_text(path: str) -> str:
@@ -112,7 +111,9 @@ def snippet(source: str, line: int | None) -> str:
             break
     if secret := _SECRET.search(text):
         text = text[: secret.end()] + "***"
-    return _USERINFO.sub("//***@", text)[:_SNIPPET_LENGTH]
+    from sepelib.util.url import redact_text  # not at the top: only errors show snippets
+
+    return redact_text(text)[:_SNIPPET_LENGTH]
 
 
 def _indent(line: str) -> int:
