@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 from pydantic_settings import BaseSettings
-from sepelib.core import config
 
 from benchmarks.runner import Comparison, Goal
+from sepelib.core import config
 
 TEXT = "web:\n  http:\n    port: {{ port }}\n"
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import backoff
 import stamina
 import tenacity
-from sepelib.util.retry import Backoff, retry
 
 from benchmarks.runner import Comparison, Goal
+from sepelib.util.retry import Backoff, retry
 
 NO_PAUSE = Backoff(base=0.0, cap=0.0, jitter="none")
 
@@ -25,7 +25,7 @@ def pass_through(function: Callable[..., int]) -> Callable[..., int]:
 
 
 def fails_every_second_time() -> Callable[[], int]:
-    """Made anew for each variant, so that each call of a retried one is one failure and one success."""
+    """Made anew for each variant: each call of a retried one is one failure, then one success."""
     failed = False
 
     def function() -> int:
