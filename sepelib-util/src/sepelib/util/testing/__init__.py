@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from ._missing import MissingComponent as MissingComponent
     from ._missing import missing as missing
     from ._proxy import FlakyProxy as FlakyProxy
+    from ._server_process import ServerNotReady as ServerNotReady
     from ._server_process import ServerProcess as ServerProcess
+    from ._server_process import SupervisorLost as SupervisorLost
     from ._server_process import free_port as free_port
     from ._threaded_server import ThreadedServer as ThreadedServer
 else:
@@ -33,7 +35,9 @@ else:
         "Clock": "_clock",
         "FlakyProxy": "_proxy",
         "MissingComponent": "_missing",
+        "ServerNotReady": "_server_process",
         "ServerProcess": "_server_process",
+        "SupervisorLost": "_server_process",
         "ThreadedServer": "_threaded_server",
         "check_error": "_check_errors",
         "check_errors": "_check_errors",
@@ -60,7 +64,9 @@ __all__ = [
     "Clock",
     "FlakyProxy",
     "MissingComponent",
+    "ServerNotReady",
     "ServerProcess",
+    "SupervisorLost",
     "ThreadedServer",
     "check_error",
     "check_errors",
