@@ -496,7 +496,7 @@ def test_a_recycled_pid_is_not_signalled(way: str) -> None:
     if run([*unshare, "true"], timeout=GENEROUS).returncode:
         unshare += ["--user", "--map-root-user"]
     if run([*unshare, "true"], timeout=GENEROUS).returncode:
-        # No package helps against a kernel that refuses; the made-up tables in this file still test it.
+        # No package helps against a kernel that refuses; the made-up tables here still test it.
         pytest.skip("this kernel or container permits no PID namespace")
     done = run([*unshare, *python(RECYCLING, way)], timeout=GENEROUS)
     assert (done.returncode, done.stderr) == (0, b"")
