@@ -1,0 +1,1 @@
+"""An uptime watchdog on gevent: the reference service of sepelib."""

@@ -1,0 +1,132 @@
+"""Ask a target once, as a new client would: connect, GET, read the answer to its end.
+
+Redirects are not followed: a 3xx is an answer, and what it points to is a target of its own.
+"""
+
+from __future__ import annotations
+
+import http
+import http.client
+import socket
+import ssl
+import time
+from datetime import UTC, datetime
+
+import gevent
+import requests
+
+from lookout.records import Result
+from lookout.settings import Target
+from sepelib.util.deadline import clip, deadline
+from sepelib.util.retry import Backoff, RetryPolicy
+
+__all__ = ["RETRIES", "NotConnected", "Unreachable", "probe"]
+
+BODY_CAP = 1 << 20
+HEADERS = {"User-Agent": "lookout", "Accept-Encoding": "identity"}
+
+
+class Unreachable(Exception):
+    """No answer, and trying again at once is no use. One sentence, without the URL."""
+
+
+class NotConnected(Unreachable):
+    """The connection was refused or cut, or never came about: the next may be luckier."""
+
+
+# Only what is worth a second look: a lost SYN, a server that restarts. Not an answer, however
+# bad; not a timeout, which leaves no time to try again in; not a certificate.
+RETRIES = RetryPolicy(NotConnected, attempts=2, backoff=Backoff(base=0.1, cap=1.0))
+
+
+def probe(target: Target, *, retries: RetryPolicy = RETRIES) -> Result:
+    """A result within `target.timeout` seconds, retries included. No failure of a peer is raised.
+
+    Needs a patched process: `gevent.Timeout` is what ends an answer that drips in and the wait
+    for a name server, neither of which a socket's own timeout does.
+    """
+    at = datetime.now(UTC)
+    started = time.monotonic()
+    tries = 1
+    status: int | None = None
+    error: str | None = f"no complete answer within {target.timeout:g} s"
+    # False: ends the block without an exception, which the stubs do not know.
+    limit = gevent.Timeout(target.timeout, False)  # type: ignore[arg-type]
+    with limit, deadline(target.timeout):
+        try:
+            for attempt in retries:
+                with attempt:
+                    tries, started = attempt.number, time.monotonic()
+                    status = _get(target)
+            error = None
+        except Unreachable as unreachable:
+            error = str(unreachable)
+        except TimeoutError:
+            pass  # just before the gevent.Timeout: the same sentence
+    latency = time.monotonic() - started
+    if status is not None and error is None:
+        error = _complaint(target, status, latency)
+    return Result(at, latency, status, error, tries)
+
+
+def _get(target: Target) -> int:
+    """The status, once the body has been read or is larger than anybody should wait for."""
+    # A session per probe: over a kept connection a server answers that no longer accepts any.
+    with requests.Session() as session:
+        # Else ~/.netrc, proxies and CA bundles of whoever started us would change the probe.
+        session.trust_env = False
+        try:
+            with session.get(
+                target.url,
+                headers=HEADERS,
+                timeout=clip(target.timeout),
+                stream=True,
+                allow_redirects=False,
+            ) as answer:
+                size = 0
+                for chunk in answer.iter_content(1 << 16):
+                    size += len(chunk)
+                    if size >= BODY_CAP:
+                        break
+                return answer.status_code
+        except requests.RequestException as error:
+            raise _explained(error, target.host) from error
+
+
+def _explained(error: requests.RequestException, host: str) -> Exception:
+    """What happened below the layers of requests and urllib3, whose own texts quote the URL."""
+    cause: BaseException = error
+    while deeper := cause.__cause__ or cause.__context__:
+        cause = deeper
+    match cause:
+        case socket.gaierror():
+            return NotConnected(f"{host} does not resolve ({cause.strerror})")
+        case ssl.SSLCertVerificationError():
+            return Unreachable(f"certificate refused ({cause.verify_message})")
+        case ssl.SSLError():
+            return Unreachable(f"TLS failed ({cause.reason or 'no reason given'})")
+        case TimeoutError():
+            return TimeoutError("the socket timed out")
+        case http.client.RemoteDisconnected():
+            return NotConnected("connection closed without an answer")
+        case ConnectionRefusedError():
+            return NotConnected("connection refused")
+        case OSError() if cause.strerror:
+            return NotConnected(f"connection failed ({cause.strerror})")
+        case http.client.IncompleteRead():
+            return Unreachable("the answer ended too early")
+        case _:
+            return Unreachable(f"not an HTTP answer ({type(cause).__name__})")
+
+
+def _complaint(target: Target, status: int, latency: float) -> str | None:
+    """What is wrong with an answer, None when nothing is."""
+    expected = status == target.status if target.status else 200 <= status < 400
+    if not expected:
+        # The phrase is the standard's: the server's own is a stranger's text.
+        phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else ""
+        wanted = f", expected {target.status}" if target.status else ""
+        return f"answered {status} {phrase}".rstrip() + wanted
+    if target.max_latency is not None and latency > target.max_latency:
+        return f"answered in {latency:.2f} s, slower than {target.max_latency:g} s"
+    return None

@@ -1,0 +1,188 @@
+"""The daemon: take what it needs, run until it is told to stop, give everything back.
+
+lock the state directory ─► open the port ─► load the history ─► serve and watch ─► wait
+unlock ◄── save the history ◄── drain the server ◄── stop probing ◄── a signal, the time is up
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import gevent
+from gevent.event import Event
+
+from lookout import store
+from lookout.records import Incident
+from lookout.settings import Settings
+from lookout.watchdog import Watchdog
+from lookout.web import make_app, make_server
+from sepelib.util.fs import FileLock, FileLockTimeout
+
+__all__ = ["CannotStart", "PortInUse", "Service", "listen", "stop_signals"]
+
+DRAIN = 1.0  # seconds for answers under way; an idle browser makes the server wait all of them
+
+log = logging.getLogger(__name__)
+
+
+class CannotStart(Exception):
+    """The daemon cannot do without something that is not to be had; one sentence."""
+
+
+class PortInUse(CannotStart):
+    """Another process listens on the address."""
+
+
+class Service:
+    """One lookout on one state directory. Use it in a `with` block.
+
+    Entering raises CannotStart, with nothing left behind; leaving saves the history, and `failed`
+    tells afterwards why it could not.
+    announce: called with each incident that opens or closes, see `Watchdog`.
+    listener: serve on this instead of the address of the settings; closed at the end.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        announce: Callable[[Incident], object],
+        listener: socket.socket | None = None,
+    ) -> None:
+        self.failed: str | None = None
+        self._settings = settings
+        self._announce = announce
+        self._listener = listener
+        self._started = time.monotonic()
+        self._version = version("lookout")
+        self._exits = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as exits:
+            self._open(exits)
+            self._exits = exits.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._exits.close()
+
+    @property
+    def url(self) -> str:
+        host, port = self._address[:2]
+        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    def _open(self, exits: ExitStack) -> None:
+        settings = self._settings
+        if self._listener is not None:
+            exits.callback(self._listener.close)
+        path = _state_file(settings.state, exits)
+        listener = self._listener or listen(settings.host, settings.port)
+        exits.callback(listener.close)
+        self._address = listener.getsockname()
+        try:
+            self.history = store.load(
+                path, max_results=settings.max_results, max_incidents=settings.max_incidents
+            )
+        except (OSError, store.NewerHistory) as error:
+            raise CannotStart(f"the history cannot be read: {error}") from error
+        try:
+            # A full disk is to be heard of now, and not when the first incident is to be kept.
+            store.save(path, store.encode(self.history))
+        except OSError as error:
+            raise CannotStart(f"the history cannot be saved: {error}") from error
+        self.keeper = store.Keeper(self.history, path, every=settings.save_every)
+        exits.callback(self._close_keeper)
+        self.watchdog = Watchdog(
+            settings.targets, self.history, self.keeper, announce=self._announce
+        )
+        server = make_server(listener, make_app(settings.targets, self.history, self.health))
+        server.start()
+        exits.callback(server.stop, timeout=DRAIN)
+        self.watchdog.start()
+        exits.callback(self.watchdog.stop)
+
+    def _close_keeper(self) -> None:
+        if not self.keeper.close():
+            self.failed = f"the last results are not saved: {self.keeper.error}"
+
+    def health(self) -> dict[str, Any]:
+        """What the service says about itself."""
+        complaints = []
+        if self.keeper.error:
+            complaints.append(f"The history cannot be saved: {self.keeper.error}")
+        if self.watchdog.faults:
+            complaints.append(
+                f"lookout itself failed in {self.watchdog.faults} probes; its log says how"
+            )
+        return {
+            "service": self._settings.name,
+            "version": self._version,
+            "uptime": round(time.monotonic() - self._started, 3),
+            "complaints": complaints,
+        }
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises CannotStart, PortInUse where another port would do."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                f"port {port} of {host} is in use; stop what listens there or give another port"
+            ) from error
+        raise CannotStart(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+
+
+def _state_file(state: Path, exits: ExitStack) -> Path:
+    """The file of the history, once nobody else may touch it."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(state / "lock", timeout=0)
+        lock.acquire()
+    except FileLockTimeout as error:
+        raise CannotStart(
+            f"another lookout (pid {error.holder}) uses {state}; stop it or give another directory"
+        ) from error
+    except FileExistsError as error:
+        raise CannotStart(f"cannot keep the history in {state}: not a directory") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CannotStart(f"cannot keep the history in {state}: {reason}") from error
+    exits.callback(lock.release)
+    return state / "history.json"
+
+
+@contextmanager
+def stop_signals() -> Iterator[Event]:
+    """An event that SIGTERM and SIGINT set; whoever signals twice is obeyed at once."""
+    stop = Event()
+
+    def asked(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()  # no more than this: a handler runs in the middle of anything
+
+    handlers = [gevent.signal_handler(n, asked, n) for n in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        yield stop
+    finally:
+        for handler in handlers:
+            handler.cancel()

@@ -1,0 +1,104 @@
+"""What lookout shows, as plain JSON values: the API sends them, the page is drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from lookout.judge import State
+from lookout.plot import percentile
+from lookout.records import History, Incident, Result
+from lookout.settings import Target
+
+__all__ = ["duration", "latency", "status"]
+
+SHOWN_RESULTS = 60
+SHOWN_INCIDENTS = 20
+
+# The worst comes first.
+_SEVERITY = [State.DOWN, State.RECOVERING, State.SUSPECT, State.UNKNOWN, State.UP]
+
+
+def status(
+    targets: Sequence[Target], history: History, *, now: datetime | None = None
+) -> dict[str, Any]:
+    """Every target with its last results, and the incidents, newest first."""
+    now = now or datetime.now(UTC)
+    shown = [_target(target, history) for target in targets]
+    incidents = [_incident(i, now) for i in reversed(history.incidents)]
+    states = {State(target["state"]) for target in shown}
+    return {
+        "at": now.isoformat(timespec="milliseconds"),
+        "state": next((s for s in _SEVERITY if s in states), State.UNKNOWN),
+        "targets": shown,
+        "open_incidents": [i for i in incidents if i["state"] == "open"],
+        "incidents": incidents[:SHOWN_INCIDENTS],
+    }
+
+
+def _target(target: Target, history: History) -> dict[str, Any]:
+    record = history.record(target.name)
+    results = list(record.results)
+    answered = [r.latency for r in results if r.status is not None]
+    incident = history.open_incident(target.name)
+    return {
+        "name": target.name,
+        "url": target.shown_url,
+        "state": record.standing.state,
+        "since": record.since.isoformat() if record.since else None,
+        "incident": incident.id if incident else None,
+        "interval": target.interval,
+        "timeout": target.timeout,
+        "max_latency": target.max_latency,
+        "confirm": target.rules.confirm,
+        "recover": target.rules.recover,
+        "p50": percentile(answered, 0.5),
+        "p95": percentile(answered, 0.95),
+        "probes": len(results),
+        "results": [_result(r) for r in results[-SHOWN_RESULTS:]],
+    }
+
+
+def _result(result: Result) -> dict[str, Any]:
+    return {
+        "at": result.at.isoformat(timespec="milliseconds"),
+        "ok": result.ok,
+        "latency": round(result.latency, 4),
+        "status": result.status,
+        "error": result.error,
+        "tries": result.tries,
+    }
+
+
+def _incident(incident: Incident, now: datetime) -> dict[str, Any]:
+    return {
+        "id": incident.id,
+        "target": incident.target,
+        "state": "open" if incident.is_open else "closed",
+        "opened_at": incident.opened_at.isoformat(timespec="milliseconds"),
+        "closed_at": incident.closed_at and incident.closed_at.isoformat(timespec="milliseconds"),
+        "closed_because": incident.closed_because,
+        "duration": round(incident.duration(now), 3),
+        "cause": incident.cause,
+    }
+
+
+def duration(seconds: float) -> str:
+    """`3.2 s`, `4 min 10 s`, `3 h 5 min`, `2 d 7 h`: two units at most."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    left = int(seconds)
+    days, left = divmod(left, 86400)
+    hours, left = divmod(left, 3600)
+    minutes, left = divmod(left, 60)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (left, "s")]
+    first = next(n for n, (value, _) in enumerate(parts) if value)
+    return " ".join(f"{value} {unit}" for value, unit in parts[first : first + 2] if value)
+
+
+def latency(seconds: float | None) -> str:
+    """`12 ms`, `1.2 s`, or a dash where nothing was measured."""
+    if seconds is None:
+        return "-"
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else f"{seconds:.1f} s"

@@ -1,0 +1,101 @@
+"""Probe every target on its schedule, each in a greenlet of its own, and keep the history.
+
+A target has its own clock, timeout and greenlet: however slow it is, no other waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import gevent
+
+from lookout.probe import probe
+from lookout.records import History, Incident, Result
+from lookout.settings import Target
+from lookout.store import Keeper
+from sepelib.util.url import redact_text
+
+__all__ = ["Watchdog"]
+
+log = logging.getLogger(__name__)
+
+JITTER = 0.1  # of the interval, to either side
+FIRST_WITHIN = 1.0  # seconds; the first probes are spread over them
+
+
+class Watchdog:
+    """The probing greenlets of all targets.
+
+    announce: called with each incident that opens or closes, once it is on disk; also when the
+    disk fails, since a watchdog that keeps silent is the worse one.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        history: History,
+        keeper: Keeper,
+        *,
+        announce: Callable[[Incident], object],
+        prober: Callable[[Target], Result] = probe,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.probes = 0  # since the start, as the three below
+        self.opened = 0
+        self.closed = 0
+        self.faults = 0  # probes that failed by a mistake of ours
+        self._targets = targets
+        self._history = history
+        self._keeper = keeper
+        self._announce = announce
+        self._prober = prober
+        self._rng = rng or random.Random()
+        self._greenlets: list[gevent.Greenlet[..., Any]] = []
+
+    def start(self) -> None:
+        names = [target.name for target in self._targets]
+        for incident in self._history.watch_only(names, datetime.now(UTC)):
+            self._tell(incident)
+        self._greenlets = [gevent.spawn(self._watch, target) for target in self._targets]
+
+    def stop(self) -> None:
+        """End all probes, those under way without a result. Returns within a second."""
+        gevent.killall(self._greenlets, timeout=1.0)
+
+    def _watch(self, target: Target) -> None:
+        beat = time.monotonic() + self._rng.uniform(0, min(FIRST_WITHIN, target.interval))
+        while True:
+            # Around the beat, not from the last probe: jitter and slow answers do not add up.
+            jitter = self._rng.uniform(-JITTER, JITTER) * target.interval
+            gevent.sleep(max(0.0, beat + jitter - time.monotonic()))
+            try:
+                self._take(target, self._prober(target))
+            except Exception:
+                # A mistake of ours. The other targets are none the worse for it, and this one
+                # may be better next time; the page and the log say that something is wrong.
+                self.faults += 1
+                trace = redact_text(traceback.format_exc())  # others' errors quote whole URLs
+                log.error("%s: lookout itself failed to probe it\n%s", target.name, trace)
+            missed = max(0, int((time.monotonic() - beat) / target.interval))
+            beat += (1 + missed) * target.interval
+
+    def _take(self, target: Target, result: Result) -> None:
+        self.probes += 1
+        self._keeper.touch()
+        incident = self._history.add(target.name, result, target.rules)
+        if incident is not None:
+            self._tell(incident)
+
+    def _tell(self, incident: Incident) -> None:
+        if incident.is_open:
+            self.opened += 1
+        else:
+            self.closed += 1
+        self._keeper.flush()  # nobody hears of an incident that a kill -9 would undo
+        self._announce(incident)

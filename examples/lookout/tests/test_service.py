@@ -1,0 +1,526 @@
+"""The whole service as a child process: what it shows, how it ends, what it survives."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lookout.cli import main
+from sepelib.util.testing import ServerProcess, ThreadedServer
+
+LIMIT = 30.0  # seconds for what takes a fraction of one; the machine may be busy
+
+
+class Target(ThreadedServer):
+    """An HTTP server whose health is a switch."""
+
+    silent = (OSError,)  # whoever probes it may go away at any moment
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = "200 OK"
+        self.hangs = False
+
+    def handle(self, connection: socket.socket, peer: tuple[str, int]) -> None:
+        connection.recv(65536)
+        if self.hangs:
+            self.ending.wait()
+        connection.sendall(f"HTTP/1.1 {self.status}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+
+class Lookout:
+    """A lookout as a child process. `arguments` follow the name of the command line."""
+
+    def __init__(self, *arguments: object, cwd: Path) -> None:
+        self.url = ""
+        self.process = ServerProcess(
+            [sys.executable, "-m", "lookout", *map(str, arguments)],
+            ready=self._is_ready,
+            name="lookout",
+            cwd=cwd,
+        )
+
+    def __enter__(self) -> "Lookout":
+        self.process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.close()
+
+    def _is_ready(self, process: ServerProcess) -> bool:
+        if urls := re.findall(r"http://127\.0\.0\.1:\d+/$", self.log, re.MULTILINE):
+            self.url = urls[-1]
+        return bool(self.url) and self.get("ping") == "pong\n"
+
+    @property
+    def log(self) -> str:
+        return self.process.log_tail(1000)
+
+    def get(self, path: str = "") -> str:
+        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = json.loads(self.get("api/v1/status"))
+        return status
+
+    def target(self, name: str) -> dict[str, Any]:
+        return next(t for t in self.status()["targets"] if t["name"] == name)
+
+    def signal(self, number: int) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def ended(self) -> int:
+        """The exit status, waited for."""
+        until(lambda: self.process.returncode is not None)
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+
+def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, "not within the time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def target() -> Iterator[Target]:
+    with Target() as server:
+        yield server
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Callable[..., Lookout]:
+    """`serve(URL, …)`: a daemon that watches them as t0, t1, …, twenty times a second."""
+
+    def start(*urls: str, port: int = 0) -> Lookout:
+        targets = [
+            {"name": f"t{n}", "url": url, "interval": 0.05, "timeout": 2}
+            for n, url in enumerate(urls)
+        ]
+        (tmp_path / "lookout.yml").write_text(
+            "service: {state: {{ state|yaml }}}\n"
+            "web: {port: {{ port|yaml }}}\n"
+            "history: {save_every: 0.1}\n"
+            "targets: {{ targets|yaml }}\n"
+        )
+        values = {"state": str(tmp_path / "state"), "port": port, "targets": targets}
+        options = [f"-V{name}={json.dumps(value)}" for name, value in values.items()]
+        return Lookout("serve", "-c", "lookout.yml", *options, cwd=tmp_path)
+
+    return start
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A lookout that is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "lookout", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+# The demo
+
+
+def test_the_demo_runs_its_time_and_says_what_it_did(tmp_path: Path) -> None:
+    done = run("dev", "--for", 1.5, "--port", 0, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0] == "lookout watches 3 targets: steady, flaky, slow"
+    assert re.fullmatch(r"2 s: \d+ probes of 3 targets, \d incidents? opened, \d closed", lines[-1])
+    assert str(tmp_path / ".lookout") in done.stdout
+    assert (tmp_path / ".lookout" / "history.json").exists()
+
+
+def test_an_incident_of_the_demo_opens_and_closes_before_your_eyes(
+    target: Target, tmp_path: Path
+) -> None:
+    with Lookout("dev", "--port", 0, target.url, cwd=tmp_path) as lookout:
+        until(lambda: [i for i in lookout.status()["open_incidents"] if i["target"] == "flaky"])
+        assert lookout.target("flaky")["state"] in ("down", "recovering")
+        page = lookout.get()
+        assert "flaky</strong>: answered 503 Service Unavailable" in page
+
+        until(lambda: lookout.target("flaky")["state"] == "up")
+        incident = next(i for i in lookout.status()["incidents"] if i["target"] == "flaky")
+        assert (incident["state"], incident["closed_because"]) == ("closed", "recovered")
+        assert lookout.target("steady")["state"] == "up"
+        assert lookout.target("127.0.0.1")["state"] == "up"  # the URL of the command line
+        assert lookout.process.stop() == 0
+        assert re.search(r"INC-\d opened: flaky: answered 503", lookout.log)
+        assert re.search(r"INC-\d closed: flaky: recovered after \d\.\d s", lookout.log)
+
+
+def test_a_demo_that_cannot_probe_anything_in_its_time_fails(tmp_path: Path) -> None:
+    done = run("dev", "--for", 0.001, "--port", 0, cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert done.stderr == "lookout: nothing was probed\n"
+
+
+def test_the_demo_goes_on_when_its_reader_has_gone_away(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "lookout", "dev", "--for", "1.5", "--port", "0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    child.stdout.close()
+
+    _, errors = child.communicate(timeout=60)
+
+    assert (child.returncode, errors) == (0, b"")
+
+
+# Ends
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_a_signal_ends_it_within_seconds_with_probes_and_browsers_under_way(
+    number: signal.Signals, target: Target, serve: Callable[..., Lookout], tmp_path: Path
+) -> None:
+    target.hangs = True
+    with serve(target.url) as lookout:
+        until(lambda: target.connections.open)
+        host, port = re.findall(r"//(.*):(\d+)/", lookout.url)[0]
+        with socket.create_connection((host, int(port))) as idle:
+            idle.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert idle.recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+            asked = time.monotonic()
+            lookout.signal(number)
+            assert lookout.ended() == 0
+            assert time.monotonic() - asked < 10  # DRAIN is a second
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, int(port)))
+        assert "Traceback" not in lookout.log
+    assert sorted(p.name for p in (tmp_path / "state").iterdir()) == ["history.json", "lock"]
+
+
+def test_a_second_signal_ends_it_at_once(target: Target, serve: Callable[..., Lookout]) -> None:
+    with serve(target.url) as lookout:
+        host, port = re.findall(r"//(.*):(\d+)/", lookout.url)[0]
+        with socket.create_connection((host, int(port))) as idle:  # takes the drain its second
+            idle.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+            idle.recv(65536)
+            lookout.signal(signal.SIGTERM)
+            until(lambda: "stopping" in lookout.log)
+            lookout.signal(signal.SIGTERM)
+
+            assert lookout.ended() == 128 + signal.SIGTERM
+
+
+# Memory
+
+
+def test_history_goes_on_after_a_restart(target: Target, serve: Callable[..., Lookout]) -> None:
+    target.status = "500 Oops"
+    with serve(target.url) as lookout:
+        until(lambda: lookout.target("t0")["state"] == "down")
+        lookout.signal(signal.SIGTERM)
+        assert lookout.ended() == 0
+        before = json.loads((lookout.process._cwd / "state/history.json").read_text())
+
+    target.status = "200 OK"
+    with serve(target.url) as lookout:
+        until(lambda: lookout.target("t0")["state"] == "up")
+
+        (incident,) = lookout.status()["incidents"]
+        assert (incident["id"], incident["state"]) == ("INC-1", "closed")
+        results = lookout.target("t0")["results"]
+        old = before["targets"]["t0"]["results"]
+        assert [r["status"] for r in results][: len(old)] == [500] * len(old)
+
+
+def test_no_incident_that_was_announced_is_lost_by_a_kill(
+    target: Target, serve: Callable[..., Lookout]
+) -> None:
+    for n in range(1, 3):
+        target.status = "200 OK"
+        with serve(target.url) as lookout:
+            until(lambda: lookout.target("t0")["state"] == "up")
+            target.status = "500 Oops"
+            until(lambda opened=f"INC-{n} opened": opened in lookout.log)
+            lookout.process.kill()
+
+    with serve(target.url) as lookout:
+        ids = [i["id"] for i in lookout.status()["incidents"]]
+        assert ids == ["INC-2", "INC-1"]
+        assert [i["id"] for i in lookout.status()["open_incidents"]] == ["INC-2"]
+        assert "ERROR lookout.store" not in lookout.log
+
+
+def test_results_are_lost_by_a_kill_only_from_the_last_moments(
+    target: Target, serve: Callable[..., Lookout]
+) -> None:
+    with serve(target.url) as lookout:
+        until(lambda: lookout.target("t0")["probes"] >= 20)
+        lookout.process.kill()
+    with serve(target.url) as lookout:
+        assert lookout.target("t0")["probes"] >= 10  # saved ten times a second, probed twenty times
+
+
+def test_a_disk_that_fails_meanwhile_is_shown_and_costs_the_exit_code(
+    target: Target, serve: Callable[..., Lookout], tmp_path: Path
+) -> None:
+    with serve(target.url) as lookout:
+        shutil.rmtree(tmp_path / "state")
+        until(lambda: lookout.status()["complaints"])
+
+        (complaint,) = lookout.status()["complaints"]
+        assert complaint.startswith("The history cannot be saved: ")
+        assert complaint.split(": ")[0] in lookout.get()
+        probes = lookout.target("t0")["probes"]
+        until(lambda: lookout.target("t0")["probes"] > probes)  # it watches on
+        lookout.signal(signal.SIGTERM)
+        assert lookout.ended() == 1
+        assert lookout.log.count("history not saved, trying on: ") == 1
+        assert "lookout: the last results are not saved: " in lookout.log.splitlines()[-1]
+
+
+def test_a_damaged_history_is_moved_aside_and_the_service_starts(
+    target: Target, serve: Callable[..., Lookout], tmp_path: Path
+) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "history.json").write_text('{"version": 1, "tar')
+
+    with serve(target.url) as lookout:
+        until(lambda: lookout.target("t0")["state"] == "up")
+
+        (aside,) = (tmp_path / "state").glob("history.json.damaged-*")
+        assert aside.read_text() == '{"version": 1, "tar'
+        assert f"moved to {aside.name}" in lookout.log
+
+
+# Targets
+
+
+def test_one_target_that_does_not_resolve_is_down_and_the_others_go_on(
+    target: Target, serve: Callable[..., Lookout]
+) -> None:
+    with serve("http://nowhere.invalid/", target.url) as lookout:
+        until(lambda: lookout.target("t0")["state"] == "down")
+        until(lambda: lookout.target("t1")["state"] == "up")
+
+        (incident,) = lookout.status()["open_incidents"]
+        assert incident["cause"].startswith("nowhere.invalid does not resolve (")
+
+
+def test_a_password_of_a_target_is_shown_nowhere(
+    target: Target, serve: Callable[..., Lookout], tmp_path: Path
+) -> None:
+    url = target.url.replace("//", "//bob:sesame@") + "?token=t0ken"
+    target.status = "500 Oops"
+    with serve(url) as lookout:
+        until(lambda: lookout.target("t0")["state"] == "down")
+        target.refuse()
+        until(lambda: lookout.target("t0")["results"][-1]["error"] == "connection refused")
+        seen = [lookout.get(), lookout.get("api/v1/status")]
+        lookout.process.stop()
+        seen += [lookout.log, (tmp_path / "state" / "history.json").read_text()]
+
+    for text in seen:
+        assert "sesame" not in text
+        assert "t0ken" not in text
+    assert "bob:***@127.0.0.1" in seen[0]
+
+
+# The page
+
+
+def test_the_page_has_words_for_what_it_draws_and_runs_nothing_of_others(
+    target: Target, serve: Callable[..., Lookout]
+) -> None:
+    with serve(target.url) as lookout:
+        until(lambda: lookout.target("t0")["probes"] >= 3)
+        with urllib.request.urlopen(lookout.url, timeout=10) as answer:
+            page, headers = answer.read().decode(), answer.headers
+
+        assert "All targets are up" in page
+        assert re.search(r'aria-label="Latency of the last \d+ probes: .* none failed\."', page)
+        assert re.search(r'aria-label="Last \d+ probes: \d+ good, 0 failed\."', page)
+        assert page.count("<article") == 1
+        assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert headers["Cache-Control"] == "no-store"
+        assert not re.search(r"https?://(?!127\.0\.0\.1|www\.w3\.org/2000/svg)", page)
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            lookout.get("nothing/here")
+
+
+# What keeps it from starting: one line, exit code 1
+
+
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line.removeprefix("lookout: ")
+
+
+def test_a_port_that_was_asked_for_and_is_in_use_is_an_error(
+    target: Target, tmp_path: Path
+) -> None:
+    said = refusal(run("dev", "--port", target.port, cwd=tmp_path))
+
+    assert said == (
+        f"port {target.port} of 127.0.0.1 is in use; stop what listens there or give another port"
+    )
+
+
+def test_the_default_port_may_be_in_use(tmp_path: Path) -> None:
+    try:
+        holder = socket.create_server(("127.0.0.1", 8080))
+    except OSError:
+        holder = socket.socket()  # somebody else holds it: as good
+    with holder:
+        done = run("dev", "--for", 1.5, cwd=tmp_path)
+
+    assert done.returncode == 0
+    assert re.fullmatch(r"lookout: port 8080 is in use, port \d+ will do\n", done.stderr)
+
+
+def test_a_second_one_on_the_same_state_is_an_error_and_leaves_the_first_alone(
+    target: Target, serve: Callable[..., Lookout], tmp_path: Path
+) -> None:
+    with serve(target.url) as first:
+        said = refusal(run("dev", "--port", 0, "--state", tmp_path / "state", cwd=tmp_path))
+
+        assert said == (
+            f"another lookout (pid {first.process.pid}) uses {tmp_path / 'state'}; "
+            "stop it or give another directory"
+        )
+        assert first.get("ping") == "pong\n"
+
+
+def test_a_file_in_the_place_of_the_state_directory_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("mine")
+
+    said = refusal(run("dev", "--port", 0, "--state", "state", cwd=tmp_path))
+
+    assert said == f"cannot keep the history in {tmp_path / 'state'}: not a directory"
+    assert (tmp_path / "state").read_text() == "mine"
+
+
+def test_a_state_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    # Of the kernel, and so read-only for root too.
+    said = refusal(run("dev", "--port", 0, "--state", "/proc/self/fdinfo", cwd=tmp_path))
+
+    assert said.startswith("cannot keep the history in /proc/self/fdinfo: ")
+
+
+def test_a_disk_that_takes_nothing_is_an_error(tmp_path: Path) -> None:
+    command = f"ulimit -f 0; exec {sys.executable} -m lookout dev --port 0"
+
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+
+    assert "File too large" in refusal(done)
+
+
+def test_a_history_that_is_no_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / ".lookout" / "history.json").mkdir(parents=True)
+
+    said = refusal(run("dev", "--port", 0, cwd=tmp_path))
+
+    assert said.startswith("the history cannot be read: ")
+    assert "Is a directory" in said
+
+
+def test_the_history_of_a_later_version_is_an_error_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / ".lookout" / "history.json"
+    path.parent.mkdir()
+    path.write_text('{"version": 99}')
+
+    said = refusal(run("dev", "--port", 0, cwd=tmp_path))
+
+    assert said.startswith(f"the history cannot be read: {path}: written by a later lookout")
+    assert path.read_text() == '{"version": 99}'
+
+
+def test_a_wrong_configuration_is_one_line_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "lookout.yml").write_text(
+        "service: {state: state}\n"
+        "targets:\n"
+        "{% for name in ['a', 'b'] %}\n"
+        "- name: {{ name }}\n"
+        "  url: http://{{ name }}/\n"
+        "  timeout: soon\n"
+        "{% endfor %}\n"
+    )
+
+    said = refusal(run("serve", "-c", "lookout.yml", cwd=tmp_path))
+
+    assert said == (
+        "lookout.yml:6:12: targets.0.timeout must be seconds, which says: a positive number"
+    )
+    assert not (tmp_path / "state").exists()
+
+
+def test_check_config_says_what_the_template_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lookout.yml"
+    path.write_text("service: {state: x}\nweb: {port: {{ prot }}}\n")
+
+    assert main(["check-config", str(path), "-V", "port=80"]) == 1
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"lookout: {path}:2")
+    assert "'prot'" in line
+
+
+def test_check_config_says_that_all_is_fine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lookout.yml"
+    path.write_text("service: {state: x}\ntargets: {{ targets|yaml }}\n")
+
+    targets = "targets=[{name: a, url: 'http://a/'}]"
+    assert main(["check-config", str(path), "-V", targets]) == 0
+
+    assert capsys.readouterr().out == f"{path}: fine, 1 target\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["dev", "ftp://a/"], "argument URL: must be a URL that starts with http:// or https://"),
+        (["dev", "--port", "http"], "argument --port: must be a whole number up to 65535"),
+        (["dev", "--for", "-1"], "argument --for: must be a positive number"),
+        (["check-config", "x", "-V", "port"], "argument -V: write NAME=VALUE"),
+        (["check-config", "x", "-V", "port=["], "argument -V: the value of port is not YAML"),
+    ],
+)
+def test_a_wrong_argument_is_said_and_exits_with_two(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,147 @@
+"""The configuration: what is taken, and the one line that says what is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lookout.judge import Rules
+from lookout.settings import SHIPPED, Target, http_url, name_for, read
+from sepelib.core.config import ConfigError
+
+TARGETS: list[dict[str, Any]] = [{"name": "shop", "url": "https://shop.example/health"}]
+
+BASE = """\
+service: {state: /tmp/x}
+targets:
+- name: shop
+  url: http://shop.example/
+"""
+
+
+def complaint(tmp_path: Path, text: str) -> str:
+    """What is said about a configuration, without the path of its folder."""
+    path = tmp_path / "lookout.yml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read(path, {})
+    return str(caught.value).removeprefix(f"{tmp_path}/")
+
+
+def test_the_shipped_file_needs_nothing_but_targets() -> None:
+    settings = read(SHIPPED, {"targets": TARGETS})
+
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert settings.state == Path("/var/lib/lookout")
+    (target,) = settings.targets
+    assert target == Target("shop", "https://shop.example/health", 30.0, 5.0, Rules(2, 2))
+
+
+def test_values_for_the_template_reach_their_places_whatever_is_in_them() -> None:
+    nasty = "/tmp/a b: #c\n- 'd' \"e\" {{ f }} \U0001f600"
+    settings = read(SHIPPED, {"targets": TARGETS, "state": nasty, "port": 0, "host": "::1"})
+
+    assert settings.state == Path(nasty)
+    assert (settings.host, settings.port) == ("::1", 0)
+
+
+def test_a_target_says_for_itself_what_differs(tmp_path: Path) -> None:
+    path = tmp_path / "lookout.yml"
+    path.write_text(
+        "probes: {interval: 10, confirm: 5}\n"
+        + BASE
+        + "  status: 204\n  max_latency: 0.5\n  timeout: 2\n  confirm: 1\n"
+        + "- {name: blog, url: 'http://blog.example/'}\n"
+    )
+    shop, blog = read(path, {"ignored": 1}).targets
+
+    assert shop == Target("shop", "http://shop.example/", 10.0, 2.0, Rules(1, 2), 204, 0.5)
+    assert blog == Target("blog", "http://blog.example/", 10.0, 5.0, Rules(5, 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            BASE + "probes:\n  timeout: fast\n",
+            "lookout.yml:6:12: probes.timeout must be seconds, which says: a positive number",
+        ),
+        (
+            BASE + "probes: {intervall: 3}\n",
+            "lookout.yml:5:21: probes.intervall must be known, "
+            "which says: there are only confirm, interval, recover, timeout",
+        ),
+        (
+            BASE + "mail: {}\n",
+            "lookout.yml:5:7: mail must be known, "
+            "which says: there are only history, log, probes, service, targets, web",
+        ),
+        (
+            BASE + "  confirm: 0\n",
+            "lookout.yml:5:12: targets.0.confirm must be count, which says: a whole number from 1",
+        ),
+        (
+            BASE + "- name: shop\n  url: http://b/\n",
+            "lookout.yml:5:9: targets.1.name must be new_name, "
+            "which says: another target has this name",
+        ),
+        (
+            BASE + "- {name: a, url: 'ftp://user:sesame@b/'}\n",
+            "lookout.yml:5:18: targets.1.url must be http_url, "
+            "which says: a URL that starts with http:// or https:// and names a host",
+        ),
+        (
+            "service: {state: /tmp/x}\ntargets: []\n",
+            "lookout.yml:2:10: targets must be watchable, "
+            "which says: a list with at least one target in it, else there is nothing to watch",
+        ),
+        (BASE + "web: 80\n", "lookout.yml:5:6: web must be dict, not int"),
+        (BASE + "web: {port: 80.0}\n", "lookout.yml:5:13: web.port must be port, which says:"),
+        (BASE + "log: {level: LOUD}\n", "lookout.yml:5:14: log.level must be level, which says:"),
+        (BASE + "- just text\n", "lookout.yml:5:3: targets.1 must be dict, not str"),
+        (BASE + "targets: []\n", "lookout.yml:5:1: duplicate key 'targets'"),
+        (BASE + "web: {port: {{ port }}}\n", "lookout.yml:5"),
+        ("web: [\n", "lookout.yml:2"),
+        ("targets:\n- name: a\n  url: http://a/\n", "lookout.yml:1:1: no 'service.state'"),
+    ],
+)
+def test_each_mistake_is_one_line_with_its_place(text: str, expected: str, tmp_path: Path) -> None:
+    said = complaint(tmp_path, text)
+
+    assert said.startswith(expected)
+    assert "\n" not in said
+    assert "sesame" not in said
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yml: no such file"):
+        read(tmp_path / "nowhere.yml", {})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "shop.example", "//shop.example/", "ftp://a/", "http://", "http:///x", "http://:80/"),
+        *("http://a:x/", "http://a:99999/", "http://[::1/", "http://a b/", "http://a/\r\nX: 1", 7),
+    ],
+)
+def test_what_cannot_be_probed_is_no_url(url: object) -> None:
+    with pytest.raises(ValueError, match=r"^a URL that starts with"):
+        http_url(url)
+
+
+@pytest.mark.parametrize("url", ["http://a", "https://user:pw@a:8443/x?y=1", "http://[::1]:80/"])
+def test_what_can_be_probed_is_taken_as_it_is(url: str) -> None:
+    assert http_url(url) == url
+
+
+def test_targets_of_one_host_get_different_names() -> None:
+    first = name_for("https://shop.example/", [])
+    second = name_for("https://shop.example/cart", [first])
+
+    assert (first, second) == ("shop.example", "shop.example-2")
+    assert name_for("http://[::1]:80/", []) == "1"
+
+
+def test_a_target_is_shown_without_its_password() -> None:
+    assert Target("a", "https://bob:sesame@a/").shown_url == "https://bob:***@a/"

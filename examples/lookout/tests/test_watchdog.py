@@ -1,0 +1,136 @@
+"""Schedules: one target's trouble is its own. Real greenlets, probes that only pretend."""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import gevent
+import pytest
+
+from lookout.judge import Rules
+from lookout.records import History, Incident, Result
+from lookout.settings import Target
+from lookout.store import Keeper, load
+from lookout.watchdog import Watchdog
+
+
+def fine(target: Target) -> Result:
+    return Result(datetime.now(UTC), 0.001, 200)
+
+
+class Watch:
+    """A watchdog over targets *names*, each probed every 20 ms by *prober*."""
+
+    def __init__(self, folder: Path, names: str, prober: Callable[[Target], Result]) -> None:
+        self.path = folder / "history.json"
+        self.history = History()
+        self.keeper = Keeper(self.history, self.path, every=3600)
+        self.announced: list[Incident] = []
+        self.watchdog = Watchdog(
+            [Target(name, f"http://{name}/", 0.02, 1.0, Rules(2, 2)) for name in names.split()],
+            self.history,
+            self.keeper,
+            announce=self.announce,
+            prober=prober,
+            rng=random.Random(1),
+        )
+
+    def announce(self, incident: Incident) -> None:
+        self.announced.append(incident)
+        on_disk = load(self.path, max_results=300, max_incidents=200)
+        assert incident in on_disk.incidents
+
+    def count(self, name: str) -> int:
+        return len(self.history.record(name).results)
+
+    def run_until(self, condition: Callable[[], bool]) -> None:
+        self.watchdog.start()
+        try:
+            with gevent.Timeout(20):
+                while not condition():
+                    gevent.sleep(0.005)
+        finally:
+            self.watchdog.stop()
+            assert self.keeper.close()
+
+
+def test_a_target_that_hangs_delays_no_other(tmp_path: Path) -> None:
+    def prober(target: Target) -> Result:
+        if target.name == "stuck":
+            gevent.sleep(3600)
+        return fine(target)
+
+    watch = Watch(tmp_path, "stuck a b", prober)
+    watch.run_until(lambda: min(watch.count("a"), watch.count("b")) >= 10)
+
+    assert watch.count("stuck") == 0
+
+
+def test_a_mistake_in_a_probe_is_logged_counted_and_survived(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = 0
+
+    def prober(target: Target) -> Result:
+        nonlocal calls
+        calls += target.name == "odd"
+        if target.name == "odd" and calls == 1:
+            raise ZeroDivisionError("while asking http://bob:sesame@odd/?token=t0ken")
+        return fine(target)
+
+    watch = Watch(tmp_path, "odd even", prober)
+    watch.run_until(lambda: min(watch.count("odd"), watch.count("even")) >= 2)
+
+    assert watch.watchdog.faults == 1
+    (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert record.getMessage().startswith("odd: lookout itself failed to probe it\nTraceback")
+    assert "ZeroDivisionError" in record.getMessage()
+    assert "sesame" not in record.getMessage()
+    assert "t0ken" not in record.getMessage()
+
+
+def test_an_incident_is_on_disk_before_it_is_announced(tmp_path: Path) -> None:
+    script = iter("--++")
+
+    def prober(target: Target) -> Result:
+        error = "connection refused" if next(script, "+") == "-" else None
+        return Result(datetime.now(UTC), 0.001, None if error else 200, error)
+
+    watch = Watch(tmp_path, "shop", prober)
+    watch.run_until(lambda: len(watch.announced) == 2)  # announce() looks at the disk
+
+    assert [i.is_open for i in watch.announced] == [True, False]
+    assert watch.watchdog.faults == 0
+    assert (watch.watchdog.opened, watch.watchdog.closed) == (1, 1)
+
+
+def test_beats_that_a_slow_answer_missed_are_not_made_up_for(tmp_path: Path) -> None:
+    started: list[float] = []
+
+    def prober(target: Target) -> Result:
+        started.append(time.monotonic())
+        if len(started) == 1:
+            gevent.sleep(0.2)  # ten beats
+        return fine(target)
+
+    watch = Watch(tmp_path, "slow", prober)
+    watch.run_until(lambda: len(started) >= 6)
+
+    beats = (started[-1] - started[0]) / 0.02
+    assert len(started) <= beats - 10 + 4
+
+
+def test_what_was_open_for_a_target_that_is_gone_is_closed_and_announced(tmp_path: Path) -> None:
+    watch = Watch(tmp_path, "shop", fine)
+    bad = Result(datetime.now(UTC), 0.1, None, "connection refused")
+    for _ in range(2):
+        watch.history.add("gone", bad, Rules())
+
+    watch.run_until(lambda: watch.count("shop") >= 1)
+
+    assert [(i.target, i.closed_because) for i in watch.announced] == [
+        ("gone", "no longer watched")
+    ]
