@@ -117,6 +117,15 @@ def test_a_mode_that_is_not_a_whole_new_file_is_refused_at_once(tmp_path: Path, 
         atomic_write(tmp_path / "conf", perms=0o10000)
 
 
+def test_many_writes_in_a_row_keep_no_descriptor(tmp_path: Path, way: str) -> None:
+    # Under gevent nothing here lets its loop run, which closes what os.close() was asked to.
+    descriptors = os.listdir("/proc/self/fd")
+    for _ in range(20):
+        with atomic_write(tmp_path / "conf") as file:
+            file.write("new")
+    assert os.listdir("/proc/self/fd") == descriptors
+
+
 @pytest.mark.parametrize("error", [ValueError, Cancelled, KeyboardInterrupt, GeneratorExit])
 def test_whatever_ends_the_block_early_leaves_the_old_file_alone(
     tmp_path: Path, way: str, error: type[BaseException]

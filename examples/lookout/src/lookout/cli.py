@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -195,12 +194,9 @@ def _plural(number: int, noun: str) -> str:
 
 
 def _say(text: str) -> None:
-    try:
+    # A reader who has gone away is no reason to stop watching.
+    with contextlib.suppress(BrokenPipeError):
         print(text, flush=True)  # else a pipe gets it at the end
-    except BrokenPipeError:
-        # A reader who has gone away is no reason to stop watching, nor to fail at the exit,
-        # when Python flushes once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _start_logging(level: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import posix
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -72,7 +73,9 @@ class Draft:
         for fd in (self.fd, self._dir):
             if fd >= 0:
                 with suppress(OSError):
-                    os.close(fd)
+                    # gevent's os.close leaves all but regular files open until its loop runs: a
+                    # thousand writes in a row would run out of descriptors.
+                    posix.close(fd)
 
     def _look(self) -> os.stat_result | None:
         try:

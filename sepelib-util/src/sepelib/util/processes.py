@@ -275,7 +275,8 @@ def _abandon(popen: subprocess.Popen[bytes], tree: ProcessTree) -> None:
     try:
         tree.end(_GRACE)
     except BaseException:
-        tree.send(signal.SIGKILL)  # struck a second time: no manners, no waiting
+        tree.send(signal.SIGKILL)  # struck a second time: no manners
+        tree.wait(_GRACE)  # it is dead in a moment, and then reaped below
         raise
     finally:
         if not tree.alive():
