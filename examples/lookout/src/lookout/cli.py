@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -194,9 +195,12 @@ def _plural(number: int, noun: str) -> str:
 
 
 def _say(text: str) -> None:
-    # A reader who has gone away is no reason to stop watching.
-    with contextlib.suppress(BrokenPipeError):
+    try:
         print(text, flush=True)  # else a pipe gets it at the end
+    except BrokenPipeError:
+        # A reader who has gone away is no reason to stop watching, nor to fail at the exit, when
+        # Python flushes what a failed write may have left in the buffer.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _start_logging(level: str) -> None:
