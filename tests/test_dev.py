@@ -59,7 +59,20 @@ def test_a_verb_that_has_nothing_yet_says_so(verb: str) -> None:
 def bare_machine(tmp_path: Path) -> Path:
     """A copy of ./dev, and a PATH without Python, Java, Subversion, apt-get and sudo."""
     (tmp_path / "bin").mkdir()
-    for name in ("sh", "dirname", "cat", "tr", "id", "sed", "cksum", "mktemp", "tail", "rm", "env"):
+    for name in (
+        "sh",
+        "dirname",
+        "cat",
+        "tr",
+        "id",
+        "sed",
+        "cksum",
+        "mktemp",
+        "tail",
+        "rm",
+        "env",
+        "true",
+    ):
         tool = shutil.which(name)
         assert tool is not None
         (tmp_path / "bin" / name).symlink_to(tool)

@@ -271,10 +271,11 @@ def test_a_symbolic_link_is_written_through(tmp_path: Path, way: str) -> None:
     assert (tmp_path / "chain").is_symlink()
 
 
-def refused(path: Path, text: str, number: int) -> None:
+def refused(path: Path, text: str, *numbers: int) -> None:
     with pytest.raises(OSError, match=text) as e, atomic_write(path) as file:
         file.write("new")
-    assert (e.value.errno, e.value.filename) == (number, str(path))
+    assert e.value.filename == str(path)
+    assert e.value.errno in numbers
     assert "\n" not in str(e.value)
 
 
@@ -288,8 +289,8 @@ def test_what_cannot_be_replaced_is_refused_by_name(tmp_path: Path, way: str) ->
     refused(tmp_path / "none" / "conf", "directory: No such file", errno.ENOENT)
     refused(tmp_path / "fifo" / "conf", "Not a directory", errno.ENOTDIR)
     refused(Path("/dev/null"), "Not a regular file", errno.EINVAL)
-    no_new_files = errno.ENOENT if os.geteuid() == 0 else errno.EACCES
-    refused(Path("/proc/conf"), "cannot open a new file in its directory", no_new_files)
+    text = "cannot open a new file in its directory"
+    refused(Path("/proc/conf"), text, errno.ENOENT, errno.EACCES)  # root hears the former
     with pytest.raises(IsADirectoryError), atomic_write(f"{tmp_path}/none/"):
         pass
     assert names(tmp_path) == ["fifo", "folder", "loop"]
