@@ -120,6 +120,9 @@ class RetryRun:
         return None
 
     def _log_failure(self, error: Exception, delay: float) -> None:
+        # Its import costs as much as the rest of `retry`, for something that may never fail.
+        from sepelib.util.exceptions import format_exception
+
         what = self._what
         name = what if isinstance(what, str) else getattr(what, "__qualname__", type(what).__name__)
         tries = "" if self.policy.attempts is None else f" of {self.policy.attempts}"
@@ -129,7 +132,7 @@ class RetryRun:
             self.number,
             tries,
             delay,
-            _one_line(error),
+            format_exception(error),
         )
 
 
@@ -209,12 +212,3 @@ def _note(error: Exception, text: str) -> None:
         notes[:] = [note for note in notes if not str(note).startswith(_NOTE)]
     with suppress(Exception):  # a frozen exception refuses; that must not take its place
         error.add_note(text)
-
-
-def _one_line(error: Exception) -> str:
-    try:
-        text = str(error)
-    except Exception as broken:
-        text = f"(its text fails with {type(broken).__name__})"
-    name = type(error).__name__
-    return " ".join(f"{name}: {text}".split())[:500] if text else name

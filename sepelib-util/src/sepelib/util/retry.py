@@ -25,6 +25,7 @@ from sepelib.util._backoff import Backoff
 from sepelib.util._budget import RetryBudget
 from sepelib.util._frozen import Frozen
 from sepelib.util._layer import in_transport
+from sepelib.util._lazy import refuse_lazy
 from sepelib.util._retry_run import Attempt, RetryRun, RetryState, retries_disabled
 from sepelib.util.deadline import Deadline, checked_seconds
 from sepelib.util.deadline import deadline as under_deadline
@@ -47,10 +48,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _BACKOFF = Backoff()
-
-# CO_GENERATOR | CO_COROUTINE | CO_ITERABLE_COROUTINE | CO_ASYNC_GENERATOR. (`inspect` names them
-# too, for 10 ms of import.)
-_LAZY = 0x20 | 0x80 | 0x100 | 0x200
 
 
 class RetryPolicy(Frozen):
@@ -136,14 +133,14 @@ class RetryPolicy(Frozen):
 
     def __call__(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of `fn(*args, **kwargs)`, tried again as this policy says."""
-        _refuse_lazy(fn)
+        refuse_lazy(fn, "retry", "retry")
         if self.layer is None and self.deadline is None:
             return self._call(fn, args, kwargs)
         return self._call_inside(fn, args, kwargs)
 
     def decorate(self, fn: Callable[P, T]) -> Callable[P, T]:
         """*fn* under this policy. Stands below `@staticmethod` and `@classmethod`."""
-        _refuse_lazy(fn)
+        refuse_lazy(fn, "retry", "retry")
         plain = self.layer is None and self.deadline is None
         call = self._call if plain else self._call_inside
 
@@ -275,19 +272,3 @@ def _named_exceptions(on: object) -> tuple[type[Exception], ...]:
     if not named:
         raise TypeError("name the exceptions to retry: an empty tuple retries nothing")
     return named
-
-
-def _refuse_lazy(fn: object) -> None:
-    if isinstance(fn, (staticmethod, classmethod)):
-        raise TypeError(f"put retry below @{type(fn).__name__}, next to the function")
-    if not callable(fn):
-        raise TypeError(f"retry calls a function, and {fn!r} is none")
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    # Of a function or method, else of an object's `__call__`; builtins and classes have none.
-    code = getattr(fn, "__code__", None) or getattr(type(fn).__call__, "__code__", None)
-    if getattr(code, "co_flags", 0) & _LAZY:
-        raise TypeError(
-            f"{fn!r} is a generator or coroutine function: calling it runs nothing to retry; "
-            "put the retry inside of it"
-        )

@@ -170,7 +170,8 @@ def _checked(name: str, value: Value) -> bytes:
 # ---------------------------------------------------------------------------------------------
 # Redaction. All patterns are linear: what they repeat cannot cross where they start.
 
-_SECRET_NAME = re.compile(
+# Not public: shared with `exceptions`.
+SECRET_NAME = re.compile(
     r"pass|pwd|secret|token|key|cookie|auth|cred|session|signature|jwt"
     r"|(?<![a-z])(?:sig|sid|otp|pin|code|ticket)(?![a-z])",
     re.IGNORECASE,
@@ -242,7 +243,7 @@ def _masked_parameters(
     for match in parameter.finditer(text):
         start = match.end()
         # A ";" may part two parameters or belong to the secret: inside of one it is no start.
-        if start <= done or not _SECRET_NAME.search(unquote_plus(match[1])):
+        if start <= done or not SECRET_NAME.search(unquote_plus(match[1])):
             continue
         secret = value.match(text, start)
         assert secret is not None
