@@ -144,6 +144,27 @@ def test_a_stop_is_a_sigterm_and_tells_the_status() -> None:
         assert server.log_tail(1) == "bye"
 
 
+def test_a_signal_reaches_the_server_alone_and_its_end_can_be_waited_for() -> None:
+    script = """
+        (trap 'echo worker heard' HUP; touch up; while :; do sleep 0.02; done) &
+        trap 'echo heard; exit 3' HUP; while :; do sleep 0.02; done
+    """
+    with ServerProcess(["sh", "-c", script], ready=lambda s: (s.folder / "up").exists()) as server:
+        with pytest.raises(TimeoutError, match=r"server: still running after 0\.05 s"):
+            server.wait(0.05)
+        server.signal(signal.SIGHUP)
+        assert server.wait(GENEROUS) == 3
+        server.signal(signal.SIGHUP)  # nobody is there: nothing happens
+        assert server.log_tail() == "heard"
+
+
+def test_a_wait_obeys_the_current_deadline() -> None:
+    with ServerProcess(["sleep", "1000"], ready=lambda _: True) as server:
+        with deadline(0.05), pytest.raises(TimeoutError):
+            server.wait(GENEROUS)
+        assert server.running
+
+
 def test_a_server_that_ignores_sigterm_is_killed_in_time() -> None:
     script = "trap '' TERM; touch up; while :; do sleep 1000; done"
     with ServerProcess(["sh", "-c", script], ready=lambda s: (s.folder / "up").exists()) as server:

@@ -1,7 +1,6 @@
 """The whole service as a child process: what it shows, how it ends, what it survives."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -84,14 +83,11 @@ class Lookout:
         return next(t for t in self.status()["targets"] if t["name"] == name)
 
     def signal(self, number: int) -> None:
-        assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        self.process.signal(number)
 
     def ended(self) -> int:
         """The exit status, waited for."""
-        until(lambda: self.process.returncode is not None)
-        assert self.process.returncode is not None
-        return self.process.returncode
+        return self.process.wait(LIMIT)
 
 
 def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
@@ -237,13 +233,15 @@ def test_a_second_signal_ends_it_at_once(target: Target, serve: Callable[..., Lo
 # Memory
 
 
-def test_history_goes_on_after_a_restart(target: Target, serve: Callable[..., Lookout]) -> None:
+def test_history_goes_on_after_a_restart(
+    target: Target, serve: Callable[..., Lookout], tmp_path: Path
+) -> None:
     target.status = "500 Oops"
     with serve(target.url) as lookout:
         until(lambda: lookout.target("t0")["state"] == "down")
         lookout.signal(signal.SIGTERM)
         assert lookout.ended() == 0
-        before = json.loads((lookout.process._cwd / "state/history.json").read_text())
+        before = json.loads((tmp_path / "state/history.json").read_text())
 
     target.status = "200 OK"
     with serve(target.url) as lookout:

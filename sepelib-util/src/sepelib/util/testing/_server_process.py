@@ -245,6 +245,28 @@ class ServerProcess:
         """SIGKILL to the whole tree: a crash. Data and log stay."""
         return self._end(0.0, signal.SIGKILL)
 
+    def signal(self, signum: int) -> None:
+        """Send *signum* to the server alone, as an operator would; nothing when it has ended."""
+        self._supervised().request("signal", signal=int(signum))
+
+    def wait(self, timeout: float = 10.0) -> int:
+        """Its exit status once it has ended by itself, or after `signal()`.
+
+        TimeoutError after *timeout* seconds, which the current deadline cuts; it runs on then.
+        """
+        limit = clip(timeout)
+        assert limit is not None
+        until = time.monotonic() + limit
+        while True:
+            pid, status = self._supervised().status()
+            if pid is None:
+                raise RuntimeError(f"{self.name}: never started")
+            if status is not None:
+                return status
+            if time.monotonic() >= until:
+                raise TimeoutError(f"{self.name}: still running after {limit:.3g} s")
+            time.sleep(_INTERVAL)
+
     def _end(self, timeout: float, signum: int) -> int | None:
         return None if self._supervisor is None else self._supervisor.end(timeout, signum)
 

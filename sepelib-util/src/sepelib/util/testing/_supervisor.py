@@ -118,6 +118,11 @@ class _Supervisor:
         survivors = self.end(request["timeout"], request["signal"])
         return self._status(request) | {"survivors": survivors}
 
+    def _signal(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self._server is not None:
+            self._server.send_signal(request["signal"])  # asks first whether it lives
+        return self._status(request)
+
     def _pause(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._tree is not None:
             self._tree.send(signal.SIGSTOP)
@@ -139,6 +144,7 @@ class _Supervisor:
         "start": _start,
         "status": _status,
         "stop": _stop,
+        "signal": _signal,
         "pause": _pause,
         "resume": _resume,
     }
