@@ -1,10 +1,15 @@
-"""Files that are never half written, and a lock between the processes which share them.
+"""Files that are never half written nor endlessly read, and a lock between their users.
 
     with atomic_write("state.json") as file:    # a reader sees the old text or the new one
         json.dump(state, file)
 
     with FileLock("state.json.lock"):           # a file of its own, never the data itself
         ...                                     # read, change, atomic_write
+
+    read_file(path, max_bytes=1 << 20)          # no more than expected, and never waits for a FIFO
+    tail("service.log", lines=20)               # of any size
+    ensure_dir(path)                            # also while others make or remove it
+    remove(path)                                # a file or a tree, and nothing outside of it
 
 Blocking: the kernel has no cooperative file I/O, so reading, writing and fsync stop the whole
 thread and, under gevent, every greenlet of its hub. Waiting for a FileLock does not.
@@ -20,11 +25,21 @@ from typing import IO, TYPE_CHECKING, Any, Literal, overload
 
 from sepelib.util._draft import Draft
 from sepelib.util._file_lock import FileLock, FileLockTimeout
+from sepelib.util._folders import ensure_dir, remove
+from sepelib.util._reading import read_file, tail
 
 if TYPE_CHECKING:
     from io import BufferedWriter, TextIOWrapper
 
-__all__ = ["FileLock", "FileLockTimeout", "atomic_write"]
+__all__ = [
+    "FileLock",
+    "FileLockTimeout",
+    "atomic_write",
+    "ensure_dir",
+    "read_file",
+    "remove",
+    "tail",
+]
 
 
 @overload

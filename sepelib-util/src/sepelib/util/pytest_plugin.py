@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sepelib.util.testing import Clock, FlakyProxy
+    from sepelib.util.testing import Clock, FlakyProxy, SmtpServer
 
-__all__ = ["clock", "flaky_proxy", "no_retries"]
+__all__ = ["clock", "flaky_proxy", "no_retries", "smtp_server"]
 
 
 @pytest.fixture
@@ -52,3 +52,12 @@ def no_retries() -> Iterator[None]:
 
     with retries_disabled():
         yield
+
+
+@pytest.fixture
+def smtp_server() -> Iterator[SmtpServer]:
+    """A mail server without TLS and logins; make others by `sepelib.util.testing.SmtpServer`."""
+    from sepelib.util.testing import SmtpServer
+
+    with SmtpServer() as server:
+        yield server

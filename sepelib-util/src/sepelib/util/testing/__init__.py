@@ -6,6 +6,7 @@ imports pytest (fixtures: `sepelib.util.pytest_plugin`). Names load at first use
     Clock            a monotonic clock and a sleep that a test moves by hand
     FlakyProxy       a TCP proxy that delays, drips, holds, cuts, refuses, loses one answer
     ServerProcess    a server as a child process, gone when its owner is gone
+    SmtpServer       a mail server which keeps what it gets and fails as a test says
     ThreadedServer   the base of the small servers that answer inside the test's process
     missing          says which component is not there and what to install
     check_*          what every implementation of a seam of `sepelib.util` has to pass
@@ -29,14 +30,18 @@ if TYPE_CHECKING:
     from ._server_process import ServerProcess as ServerProcess
     from ._server_process import SupervisorLost as SupervisorLost
     from ._server_process import free_port as free_port
+    from ._smtp_server import ReceivedMail as ReceivedMail
+    from ._smtp_server import SmtpServer as SmtpServer
     from ._threaded_server import ThreadedServer as ThreadedServer
 else:
     _HOME = {
         "Clock": "_clock",
         "FlakyProxy": "_proxy",
         "MissingComponent": "_missing",
+        "ReceivedMail": "_smtp_server",
         "ServerNotReady": "_server_process",
         "ServerProcess": "_server_process",
+        "SmtpServer": "_smtp_server",
         "SupervisorLost": "_server_process",
         "ThreadedServer": "_threaded_server",
         "check_error": "_check_errors",
@@ -64,8 +69,10 @@ __all__ = [
     "Clock",
     "FlakyProxy",
     "MissingComponent",
+    "ReceivedMail",
     "ServerNotReady",
     "ServerProcess",
+    "SmtpServer",
     "SupervisorLost",
     "ThreadedServer",
     "check_error",
