@@ -21,6 +21,10 @@ class Refused(Protocol):
     ) -> ConfigError: ...
 
 
+class Layered(Protocol):
+    def __call__(self, text: str, /, *overlays: str, **arguments: Any) -> Config: ...
+
+
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """Write *text* to ``cfg.yml`` (and *files* beside it) and load that."""
@@ -51,3 +55,17 @@ def refused(load: Load) -> Refused:
         return caught.value
 
     return refused
+
+
+@pytest.fixture
+def layered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layered:
+    """Write ``cfg.yml`` and the overlays ``1.yml``, ``2.yml``, and load them."""
+    monkeypatch.chdir(tmp_path)
+
+    def layered(text: str, /, *overlays: str, **arguments: Any) -> Config:
+        names = ["cfg.yml", *(f"{n}.yml" for n in range(1, len(overlays) + 1))]
+        for name, body in zip(names, (text, *overlays), strict=True):
+            (tmp_path / name).write_text(body)
+        return Config().load("cfg.yml", **{"overlays": names[1:], **arguments})
+
+    return layered

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sepelib.core import config as module
-from sepelib.core import config_errors
 from sepelib.core.config import (
     Config,
     ConfigError,
@@ -27,6 +26,7 @@ from sepelib.core.config import (
     MissingValueError,
     Place,
 )
+from sepelib.core.config import errors as config_errors
 from sepelib.core.exceptions import Error, LogicalError
 from sepelib.core.testing import fresh_config
 from sepelib.util.testing import check_error, check_errors

@@ -76,7 +76,7 @@ def test_a_file_that_everybody_may_write_is_refused_when_running_as_root(
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert str(refused(text, files=files)) == (
-        f"{name}: everybody may write this file and it would run as root; chmod o-w"
+        f"{name}: everybody may write this file and we run as root; chmod o-w"
     )
 
     monkeypatch.setattr(os, "geteuid", lambda: 1000)

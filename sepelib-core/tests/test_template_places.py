@@ -10,7 +10,7 @@ import jinja2
 import pytest
 
 from sepelib.core.config import ConfigSyntaxError, ConfigTemplateError, DuplicateKeyError
-from sepelib.core.template import render
+from sepelib.core.config.template import Template
 
 if TYPE_CHECKING:
     from .conftest import Load, Refused
@@ -368,7 +368,7 @@ def test_every_copied_character_stands_where_its_place_says(tmp_path: Path) -> N
     loader = jinja2.FileSystemLoader(tmp_path)
     bare = jinja2.Environment(loader=loader, keep_trailing_newline=True)
 
-    rendered = render(str(tmp_path / "cfg.yml"), EVERYTHING, {})
+    rendered = Template(str(tmp_path / "cfg.yml"), EVERYTHING).render({})
 
     assert rendered.text == bare.get_template("cfg.yml").render()
     copied = 0

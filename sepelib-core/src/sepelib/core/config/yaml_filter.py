@@ -1,4 +1,4 @@
-"""The filter ``|yaml``: any value, written so that YAML reads the same value."""
+"""The filters ``|yaml``: any value, written so that YAML reads the same value; and ``|b64``."""
 
 import json
 import math
@@ -9,7 +9,9 @@ from datetime import date
 
 from jinja2 import Undefined
 
-__all__ = ["to_yaml"]
+from sepelib.util.secrets import Secret
+
+__all__ = ["to_base64", "to_yaml"]
 
 # Fine in a JSON string, but line ends or refused in YAML.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
@@ -20,7 +22,8 @@ def to_yaml(value: object) -> str:
 
     The result loads as an equal value wherever a value may stand, inside of flow collections
     too: JSON, with all that YAML reads in another way escaped or spelt out. Takes what a
-    configuration can hold, and any other mapping, list or tuple.
+    configuration can hold, and any other mapping, list or tuple. A `Secret` of text is written out
+    with the tag ``!secret``.
     """
     if value is None or isinstance(value, bool):
         return json.dumps(value)
@@ -32,6 +35,10 @@ def to_yaml(value: object) -> str:
         return _float_to_yaml(value)
     if isinstance(value, date):  # and datetime
         return value.isoformat()
+    if isinstance(value, Secret):
+        revealed = value.reveal()
+        if isinstance(revealed, str):
+            return f"!secret {to_yaml(revealed)}"
     if isinstance(value, bytes):
         return f'!!binary "{b2a_base64(value, newline=False).decode()}"'
     if isinstance(value, Mapping):
@@ -42,6 +49,16 @@ def to_yaml(value: object) -> str:
     if isinstance(value, Undefined):
         str(value)  # StrictUndefined tells its name
     raise TypeError(f"|yaml cannot write type {type(value).__name__}; turn it into text first")
+
+
+def to_base64(value: str | bytes) -> str:
+    """*value*, text as UTF-8, in base64 on one line."""
+    if isinstance(value, Undefined):
+        str(value)
+    if not isinstance(value, str | bytes):
+        raise TypeError(f"|b64 takes text or bytes, not type {type(value).__name__}")
+    raw = value.encode() if isinstance(value, str) else value
+    return b2a_base64(raw, newline=False).decode()
 
 
 def _escape(character: re.Match[str]) -> str:

@@ -6,13 +6,12 @@
         │   └── DuplicateKeyError  one key twice in one mapping
         ├── ConfigTemplateError    Jinja: bad syntax, an undefined name, a bad include
         ├── MissingValueError      (KeyError) no such key
-        └── ConfigTypeError        (TypeError) a value of another type
+        └── ConfigTypeError        (TypeError) a value of another type, or over one of another
 
 `str()` is one line, ``file:line:column: what; what to do``. Values never stand in it: they may
 be secrets.
 """
 
-import re
 from typing import NamedTuple
 
 from sepelib.core.exceptions import Error
@@ -27,11 +26,13 @@ __all__ = [
     "Place",
 ]
 
-SECRET_WORDS = "pass|secret|token|key|cookie|auth|dsn|uri"
-
 
 class Place(NamedTuple):
-    """Where something is written. Line and column count from 1, None is "not known"."""
+    """Where something is written. Line and column count from 1, None is "not known".
+
+    *file* is the path as it was given to `load`, or words for what is no file: ``environment
+    variable APP_PORT``, ``override``.
+    """
 
     file: str
     line: int | None = None
@@ -103,14 +104,9 @@ class MissingValueError(ConfigError, KeyError):
 
 
 class ConfigTypeError(ConfigError, TypeError):
-    """The value of *key* is not of the type that was asked for."""
+    """The value of *key* is not of the wanted type, or not like what it is to be laid over."""
 
     def __init__(self, what: str, place: Place | None, snippet: str, key: object, /) -> None:
         super().__init__(what, place, snippet)
         self.args = (what, place, snippet, key)
         self.key = key
-
-
-def looks_secret(key: str) -> bool:
-    """Whether the name of a key alone says that its value should not be shown."""
-    return re.search(SECRET_WORDS, key, re.IGNORECASE) is not None

@@ -11,6 +11,7 @@ __all__ = [
     "freeze",
     "frozen_dict",
     "frozen_list",
+    "offset_in",
     "offsets_of",
     "replaced",
 ]
@@ -30,7 +31,7 @@ class FrozenDict(dict[Any, Any]):
     """
 
     __slots__ = ("_offsets",)
-    _offsets: tuple[int, ...]  # of the values in the rendered text, in the order of the keys
+    _offsets: tuple[int, ...]  # of the values, in the order of the keys
 
     __setitem__ = __delitem__ = __ior__ = _read_only
     clear = pop = popitem = setdefault = update = _read_only
@@ -65,37 +66,50 @@ class FrozenList(list[Any]):
         return list, (list(self),)
 
 
-def freeze(value: Any) -> Any:
-    """A read-only copy of *value*, down to the leaves, that was written in no file."""
+def freeze(value: Any, offset: int = NOWHERE) -> Any:
+    """A read-only copy of *value*, down to the leaves, all of it written at *offset*."""
     if isinstance(value, Mapping):
-        return frozen_dict({key: freeze(item) for key, item in value.items()})
+        items = {key: freeze(item, offset) for key, item in value.items()}
+        return frozen_dict(items, [offset] * len(items))
     if isinstance(value, list | tuple):
-        return frozen_list([freeze(item) for item in value])
+        return frozen_list([freeze(item, offset) for item in value], [offset] * len(value))
     return value
 
 
-def frozen_dict(items: Mapping[Any, Any], offsets: Iterable[int] | None = None) -> FrozenDict:
+def frozen_dict(items: Mapping[Any, Any], offsets: Iterable[int]) -> FrozenDict:
     result = FrozenDict(items)
-    result._offsets = (NOWHERE,) * len(items) if offsets is None else tuple(offsets)
+    result._offsets = tuple(offsets)
     return result
 
 
-def frozen_list(items: Sequence[Any], offsets: Iterable[int] | None = None) -> FrozenList:
-    result = FrozenList(items)
-    result._offsets = (NOWHERE,) * len(items) if offsets is None else tuple(offsets)
+def frozen_list(
+    items: Sequence[Any], offsets: Iterable[int], kind: type[FrozenList] = FrozenList
+) -> FrozenList:
+    result = kind(items)
+    result._offsets = tuple(offsets)
     return result
 
 
 def offsets_of(parent: FrozenDict | FrozenList) -> tuple[int, ...]:
-    """Where in the rendered text each value of *parent* begins, or NOWHERE."""
+    """Where each value of *parent* begins in the `Layers` that it was read from, or NOWHERE."""
     return parent._offsets
 
 
-def replaced(parent: FrozenDict | FrozenList, key: Any, value: Any) -> FrozenDict | FrozenList:
-    """A copy of *parent* with another *value* at *key*."""
+def replaced(
+    parent: FrozenDict | FrozenList, key: Any, value: Any, offset: int
+) -> FrozenDict | FrozenList:
+    """A copy of *parent* with another *value*, written at *offset*, at *key*."""
     if isinstance(parent, FrozenList):
         items, places = list(parent), list(parent._offsets)
-        items[key], places[key] = value, NOWHERE
+        items[key], places[key] = value, offset
         return frozen_list(items, places)
-    offsets = dict(zip(parent, parent._offsets, strict=True)) | {key: NOWHERE}
+    offsets = dict(zip(parent, parent._offsets, strict=True)) | {key: offset}
     return frozen_dict({**parent, key: value}, offsets.values())
+
+
+def offset_in(parent: FrozenDict | FrozenList, key: Any) -> int:
+    """Where the value of *key*, which *parent* has, begins, or NOWHERE."""
+    if isinstance(parent, FrozenDict):
+        key = list(parent).index(key)
+    offset: int = parent._offsets[key]
+    return offset

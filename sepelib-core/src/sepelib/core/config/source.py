@@ -8,26 +8,28 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
-from sepelib.core.config_errors import SECRET_WORDS, ConfigError, Place
+from sepelib.core.config.errors import ConfigError, Place
+from sepelib.core.config.secrecy import MASK, SECRET_WORDS
 
-__all__ = ["Mark", "Rendered", "read_text", "snippet"]
+__all__ = ["Mark", "Rendered", "read_text", "snippet", "whole_file"]
 
 _SNIPPET_LENGTH = 120
-_SECRET = re.compile(rf"""(?:{SECRET_WORDS})[\w.-]*["']?\s*[:=]\s*""", re.IGNORECASE)
+_SECRET = re.compile(rf"""(?:{SECRET_WORDS})[\w.-]*["']?\s*[:=]\s*|!secret\b\s*""", re.IGNORECASE)
 
 
-def read_text(path: str) -> str:
+def read_text(path: str, cwd: str = "", *, limit: int = -1) -> str:
     """Read *path* as UTF-8, with or without a BOM; all kinds of line ends become ``\\n``.
 
+    *cwd* is where *path* starts when it is relative. More than *limit* bytes are refused.
     A template is code. When we run as root, a file that everybody may write is refused.
     """
     try:
-        with open(path, "rb") as file:
+        with open(os.path.join(cwd, path), "rb") as file:
             # Of the open file, not of the path: the path may be replaced in between.
             status = os.fstat(file.fileno())
-            raw = file.read()
+            raw = file.read(limit if limit < 0 else limit + 1)
     except FileNotFoundError as error:
-        where = "" if os.path.isabs(path) else f"; the working directory is {os.getcwd()}"
+        where = "" if os.path.isabs(path) else f"; the working directory is {cwd or os.getcwd()}"
         raise ConfigError(f"no such file{where}", Place(path)) from error
     except IsADirectoryError as error:
         raise ConfigError("is a directory; name a file in it", Place(path)) from error
@@ -37,8 +39,10 @@ def read_text(path: str) -> str:
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", Place(path)) from error
     if os.geteuid() == 0 and stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IWOTH:
-        what = "everybody may write this file and it would run as root; chmod o-w"
+        what = "everybody may write this file and we run as root; chmod o-w"
         raise ConfigError(what, Place(path))
+    if 0 <= limit < len(raw):
+        raise ConfigError(f"is larger than {limit} bytes", Place(path))
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -97,24 +101,33 @@ class Rendered:
         return snippet(self.sources.get(place.file, ""), place.line)
 
 
+def whole_file(path: str, text: str) -> Rendered:
+    """The file *path*, as it is: without a template there is nothing to render."""
+    return Rendered(path, text, [Mark(0, lambda: Place(path, 1, 1), True)], {path: text})
+
+
 def snippet(source: str, line: int | None) -> str:
     """Line *line* of *source*, without what could be a secret."""
     lines = source.split("\n")
     if line is None or line > len(lines):
         return ""
     text = lines[line - 1].rstrip()
-    indent = _indent(text)
+    indent, _ = _indents(text)
     for above in reversed(lines[: line - 1]):
-        if above.strip() and _indent(above) < indent:
+        own, content = _indents(above)
+        if above.strip() and content < indent:
             if _SECRET.search(above):
-                return "***"  # part of a block scalar, or a secret spelt out in parts
-            break
+                return MASK  # part of a block scalar, or a secret spelt out in parts
+            indent = own
     if secret := _SECRET.search(text):
-        text = text[: secret.end()] + "***"
+        text = text[: secret.end()] + MASK
     from sepelib.util.url import redact_text  # not at the top: only errors show snippets
 
     return redact_text(text)[:_SNIPPET_LENGTH]
 
 
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip())
+def _indents(line: str) -> tuple[int, int]:
+    """Of a line as a part of what is above it, and of the keys in it."""
+    own, content = (len(line) - len(line.lstrip(blank)) for blank in (" \t", " \t-"))
+    # An item of a list may stand in the column of the key that the list belongs to.
+    return own + (content > own), content

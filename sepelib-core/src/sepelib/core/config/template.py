@@ -18,11 +18,24 @@ from typing import Any, NamedTuple
 import jinja2
 from jinja2 import nodes
 
-from sepelib.core.config_errors import ConfigError, ConfigTemplateError, Place
-from sepelib.core.source import Mark, Rendered, read_text, snippet
-from sepelib.core.yaml_filter import to_yaml
+from sepelib.core.config.errors import ConfigError, ConfigTemplateError, Place
+from sepelib.core.config.frozen import freeze
+from sepelib.core.config.secrecy import Redactor, looks_secret, texts
+from sepelib.core.config.source import Mark, Rendered, read_text, snippet
+from sepelib.core.config.yaml_filter import to_base64, to_yaml
 
-__all__ = ["render"]
+__all__ = ["Template"]
+
+MAX_READ = 1 << 20  # bytes; what a service is configured with is smaller
+_UNSET: Any = object()
+
+
+class _CallError(ConfigTemplateError):
+    """A global *function* of templates refuses; the place is found when it comes out of Jinja."""
+
+    def __init__(self, what: str, function: str) -> None:
+        super().__init__(what)
+        self.function = function
 
 
 class _Token(NamedTuple):
@@ -60,17 +73,21 @@ class _Environment(jinja2.Environment):
 
     concat = staticmethod(_join)
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, cwd: str) -> None:
         super().__init__(
             undefined=jinja2.StrictUndefined,
             autoescape=False,
             keep_trailing_newline=True,
             loader=jinja2.FunctionLoader(self._read),
+            cache_size=-1,  # all of them: their pieces stay in any case
         )
-        self.filters["yaml"] = to_yaml
+        self.filters.update(yaml=to_yaml, b64=to_base64)
+        self.globals.update(env=self._env, read_file=self._read_file)
         self.directory = directory
+        self.cwd = cwd
         self.sources: dict[str, str] = {}  # by path
-        self.pieces: list[_Text] = []  # what the generated code puts out, by number
+        self.heard: set[str] = set()  # perhaps secrets, from variables and files
+        self._pieces = itertools.count()  # what the generated code puts out: attributes of ours
         self._counts: dict[str, int] = {}  # marks, by path
         self._starts: dict[str, list[Place]] = {}  # places of the marks, made on demand
 
@@ -82,10 +99,27 @@ class _Environment(jinja2.Environment):
             )
         path = os.path.join(self.directory, os.path.normpath(name))
         if path not in self.sources:
-            if not os.path.lexists(path):
+            if not os.path.lexists(os.path.join(self.cwd, path)):
                 return None  # TemplateNotFound, unless the include says `ignore missing`
-            self.sources[path] = read_text(path)
+            self.sources[path] = read_text(path, self.cwd)
         return self.sources[path], path, None
+
+    def _env(self, name: str, default: Any = _UNSET) -> Any:
+        value = os.environ.get(name, default)
+        if value is _UNSET:
+            what = f"environment variable {name} is not set; set it or write env({name!r}, default)"
+            raise _CallError(what, "env")
+        if isinstance(value, str) and looks_secret(name):
+            self.heard.add(value.strip())
+        return value
+
+    def _read_file(self, path: str) -> str:
+        try:
+            text = read_text(os.path.join(self.directory, path), self.cwd, limit=MAX_READ)
+        except ConfigError as error:
+            raise _CallError(f"read_file({path!r}): {error.what}", "read_file") from error
+        self.heard.add(text.strip())
+        return text.removesuffix("\n")
 
     def _generate(
         self,
@@ -112,7 +146,7 @@ class _Environment(jinja2.Environment):
             ):
                 # What they put out comes from a function that drops the marks.
                 mark = Mark(0, partial(Place, path, node.lineno), False)
-                marked.append(nodes.Output([self._piece("", mark)], lineno=node.lineno))
+                marked.append(nodes.Output([self._piece(_Text(), mark)], lineno=node.lineno))
             for field in ("body", "elif_", "else_"):
                 # Inside of {% autoescape %} a piece would be escaped, as if it were a value.
                 inner = getattr(node, field, None)
@@ -129,24 +163,23 @@ class _Environment(jinja2.Environment):
         for child in children:
             place = partial(self._start, path, child.lineno, next(numbers))
             if isinstance(child, nodes.TemplateData):
-                marked.append(self._piece(child.data, Mark(0, place, True)))
-                text = self.pieces[-1]
+                text = _Text(child.data)
+                marked.append(self._piece(text, Mark(0, place, True)))
                 continue
             if text is None:
-                marked.append(self._piece("", Mark(0, place, False)))
+                marked.append(self._piece(_Text(), Mark(0, place, False)))
             else:
                 text.marks.append(Mark(len(text), place, False))
                 text = None
             marked.append(child)
         return marked
 
-    def _piece(self, data: str, mark: Mark) -> nodes.Expr:
-        """The expression `environment.pieces[i]`, for a new piece."""
-        piece = _Text(data)
-        piece.marks = [mark]
-        self.pieces.append(piece)
-        index = nodes.Const(len(self.pieces) - 1)
-        return nodes.Getitem(nodes.EnvironmentAttribute("pieces"), index, "load")
+    def _piece(self, text: _Text, mark: Mark) -> nodes.Expr:
+        """An expression for *text*, which is kept for the generated code."""
+        text.marks = [mark]
+        name = f"piece{next(self._pieces)}"
+        setattr(self, name, text)
+        return nodes.EnvironmentAttribute(name)
 
     def _start(self, path: str, line: int, number: int) -> Place:
         """Where mark *number* of the file *path* stands."""
@@ -203,31 +236,58 @@ class _Environment(jinja2.Environment):
         return near
 
 
-def render(path: str, source: str, context: Mapping[str, Any]) -> Rendered:
-    """Render the file *path*, whose text is *source*; it may include files of its directory."""
-    environment = _Environment(os.path.dirname(path))
-    environment.sources[path] = source
-    try:
-        text = environment.get_template(os.path.basename(path)).render(dict(context))
-    except ConfigError as error:
-        if error.place is not None:
-            raise
-        raise _explained(error, environment, path, context) from None
-    except Exception as error:
-        explained = _explained(error, environment, path, context)
-        raise explained from error.with_traceback(environment.beyond(error))
-    assert isinstance(text, _Text)  # as `_join` made it
-    marks = [Mark(0, partial(Place, path, 1), False), *text.marks]
-    return Rendered(path, "".join(text), marks, environment.sources)
+class Template:
+    """The file *path*, whose text is *source*; it may include files of its directory.
+
+    Keeps what Jinja made of them. *cwd* is where a relative *path* starts. Not to be rendered by
+    two threads at once.
+    """
+
+    def __init__(self, path: str, source: str, cwd: str = "") -> None:
+        self._path = path
+        self._environment = _Environment(os.path.dirname(path), cwd)
+        self._environment.sources[path] = source
+
+    def is_made_of(self, source: str) -> bool:
+        """Whether *source* is still its text, and the other files are as they were."""
+        environment = self._environment
+        try:
+            return environment.sources[self._path] == source and all(
+                path == self._path or read_text(path, environment.cwd) == text
+                for path, text in environment.sources.items()
+            )
+        except ConfigError:
+            return False
+
+    def render(self, context: Mapping[str, Any]) -> Rendered:
+        path, environment = self._path, self._environment
+        environment.heard.clear()
+        try:
+            text = environment.get_template(os.path.basename(path)).render(dict(context))
+        except Exception as error:
+            if isinstance(error, ConfigError) and error.place is not None:
+                raise
+            refusal = error
+        else:
+            assert isinstance(text, _Text)  # as `_join` made it
+            marks = [Mark(0, partial(Place, path, 1), False), *text.marks]
+            return Rendered(path, "".join(text), marks, environment.sources)
+        explained, telling = _explained(refusal, environment, path, context)
+        if isinstance(refusal, ConfigError) or telling:
+            raise explained
+        raise explained from refusal.with_traceback(environment.beyond(refusal))
 
 
 def _explained(
     error: Exception, environment: _Environment, path: str, context: Mapping[str, Any]
-) -> ConfigError:
-    """What *error* means to the writer of the template."""
+) -> tuple[ConfigError, bool]:
+    """What *error* means to the writer of the template, and whether it may tell a secret."""
     places = environment.blame(error)
     place = places[-1] if places else Place(path)
-    if isinstance(error, ConfigError):
+    own_words = False
+    if isinstance(error, _CallError):
+        place, what = environment.name_place(place, error.function), error.what
+    elif isinstance(error, ConfigError):
         what = error.what
     elif isinstance(error, jinja2.TemplateSyntaxError):
         place = Place(error.filename or path, error.lineno)
@@ -240,9 +300,16 @@ def _explained(
     elif isinstance(error, RecursionError):
         place, what = _endless(places or [place])
     else:
-        what = f"{type(error).__name__}: {error}"
+        what, own_words = " ".join(f"{type(error).__name__}: {error}".split()), True
     source = environment.sources.get(place.file, "")
-    return ConfigTemplateError(what, place, snippet(source, place.line))
+    # Such words tend to hold the values, whole or in parts.
+    line = source.split("\n")[place.line - 1] if place.line and source else ""
+    if own_words and looks_secret(line):
+        what = f"{type(error).__name__}, whose words are not shown on a line with a secret"
+    known = {*environment.heard, *texts(freeze(context), ())}
+    shown = Redactor(known)(what)
+    telling = shown != what or (own_words and looks_secret(line))
+    return ConfigTemplateError(shown, place, snippet(source, place.line)), telling
 
 
 def _undefined(
