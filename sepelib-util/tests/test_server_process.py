@@ -20,8 +20,14 @@ import pytest
 
 from sepelib.util.deadline import DeadlineExceeded, deadline
 from sepelib.util.processes import Proc, ProgramNotFound
-from sepelib.util.testing import MissingComponent, ServerProcess, free_port, missing
-from sepelib.util.testing._server_process import ServerNotReady, SupervisorLost
+from sepelib.util.testing import (
+    MissingComponent,
+    ServerNotReady,
+    ServerProcess,
+    SupervisorLost,
+    free_port,
+    missing,
+)
 
 GENEROUS = 30.0
 

@@ -328,20 +328,28 @@ def _same(stat: ProcessStat | None, start: int) -> bool:
 
 def _wait(everyone: Iterable[Held], until: float) -> None:
     """Return when all are dead or *until* is over."""
-    pause = 0.001
     alive = [held for held in everyone if held.alive()]
+    fds = {held.fd for held in alive if held.fd is not None}
+    if len(fds) < len(alive):
+        _poll_table(alive, until)
+        return
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    while fds and (left := until - time.monotonic()) > 0:
+        for fd, _ in poller.poll(milliseconds(left)):
+            poller.unregister(fd)
+            fds.discard(fd)
+
+
+def _poll_table(alive: list[Held], until: float) -> None:
+    pause = 0.001
     while alive and (left := until - time.monotonic()) > 0:
-        fds = [held.fd for held in alive if held.fd is not None]
-        if len(fds) == len(alive):
-            poller = select.poll()
-            for fd in fds:
-                poller.register(fd, select.POLLIN)
-            poller.poll(milliseconds(left))
-        else:
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, 0.05)
+        time.sleep(min(pause, left))
+        pause = min(2 * pause, 0.05)
         alive = [held for held in alive if held.alive()]
 
 
 def milliseconds(seconds: float) -> int:
-    return int(seconds * 1000) + 1  # rounded up: poll(0) in a loop would spin through the rest
+    """For a poll() in a loop: at most an hour, since more than 24 days overflow."""
+    return int(min(seconds, 3600.0) * 1000) + 1  # rounded up: poll(0) would spin through the rest

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from ._missing import MissingComponent as MissingComponent
     from ._missing import missing as missing
     from ._proxy import FlakyProxy as FlakyProxy
-    from ._server_process import ServerNotReady as ServerNotReady
+    from ._server_errors import ServerNotReady as ServerNotReady
+    from ._server_errors import SupervisorLost as SupervisorLost
     from ._server_process import ServerProcess as ServerProcess
-    from ._server_process import SupervisorLost as SupervisorLost
     from ._server_process import free_port as free_port
     from ._smtp_server import ReceivedMail as ReceivedMail
     from ._smtp_server import SmtpServer as SmtpServer
@@ -39,10 +39,10 @@ else:
         "FlakyProxy": "_proxy",
         "MissingComponent": "_missing",
         "ReceivedMail": "_smtp_server",
-        "ServerNotReady": "_server_process",
+        "ServerNotReady": "_server_errors",
         "ServerProcess": "_server_process",
         "SmtpServer": "_smtp_server",
-        "SupervisorLost": "_server_process",
+        "SupervisorLost": "_server_errors",
         "ThreadedServer": "_threaded_server",
         "check_error": "_check_errors",
         "check_errors": "_check_errors",

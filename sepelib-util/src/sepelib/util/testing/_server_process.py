@@ -32,6 +32,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sepelib.util.deadline import clip
+from sepelib.util.testing._server_errors import ServerNotReady, SupervisorLost
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,32 +43,6 @@ __all__ = ["ServerNotReady", "ServerProcess", "SupervisorLost", "free_port"]
 
 _INTERVAL = 0.02  # seconds between two questions "are you ready?"
 _TAIL = 65536
-
-
-class ServerNotReady(RuntimeError):
-    """A server ended, or time did, before it was ready. *log* is the tail of what it wrote."""
-
-    def __init__(self, name: str, why: str, log: str) -> None:
-        super().__init__(name, why, log)
-        self.name = name
-        self.why = why
-        self.log = log
-        self.add_note(f"the end of its log:\n{log}" if log else "its log is empty")
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.why}"
-
-
-class SupervisorLost(RuntimeError):
-    """Somebody killed the supervisor *pid* of *server*; the server is dead, its folder removed."""
-
-    def __init__(self, server: str, pid: int) -> None:
-        super().__init__(server, pid)
-        self.server = server
-        self.pid = pid
-
-    def __str__(self) -> str:
-        return f"{self.server}: its supervisor, process {self.pid}, is gone and the server with it"
 
 
 def free_port() -> int:

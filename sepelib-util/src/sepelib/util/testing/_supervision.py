@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from sepelib.util._process_tree import Proc, ProcessTree, milliseconds
 from sepelib.util.processes import ProgramNotFound
-from sepelib.util.testing._server_process import SupervisorLost
+from sepelib.util.testing._server_errors import SupervisorLost
 
 __all__ = ["Supervision"]
 
