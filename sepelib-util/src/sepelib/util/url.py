@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote_plus
 
 from sepelib.util.secrets import MASK
 
-__all__ = ["UrlTemplate", "expand", "redact_text", "redact_url"]
+__all__ = ["SECRET_NAME", "UrlTemplate", "expand", "redact_text", "redact_url"]
 
 Value = str | bytes | int
 _Quoter = Callable[[str, Value], str]
@@ -170,12 +170,12 @@ def _checked(name: str, value: Value) -> bytes:
 # ---------------------------------------------------------------------------------------------
 # Redaction. All patterns are linear: what they repeat cannot cross where they start.
 
-# Not public: shared with `exceptions`.
 SECRET_NAME = re.compile(
     r"pass|pwd|secret|token|key|cookie|auth|cred|session|signature|jwt"
     r"|(?<![a-z])(?:sig|sid|otp|pin|code|ticket)(?![a-z])",
     re.IGNORECASE,
 )
+"""Found in the name of a parameter, variable or option whose value is not to be shown."""
 
 
 # Of text, white space and what encloses a URL end it; of a URL, nothing does.
