@@ -10,119 +10,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from examples.lookout.tests.daemon import Lookout, Target, until
 from lookout.cli import main
-from sepelib.util.testing import ServerProcess, ThreadedServer
-
-LIMIT = 30.0  # seconds for what takes a fraction of one; the machine may be busy
-
-
-class Target(ThreadedServer):
-    """An HTTP server whose health is a switch."""
-
-    silent = (OSError,)  # whoever probes it may go away at any moment
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.status = "200 OK"
-        self.hangs = False
-
-    def handle(self, connection: socket.socket, peer: tuple[str, int]) -> None:
-        connection.recv(65536)
-        if self.hangs:
-            self.ending.wait()
-        connection.sendall(f"HTTP/1.1 {self.status}\r\nContent-Length: 0\r\n\r\n".encode())
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
-
-
-class Lookout:
-    """A lookout as a child process. `arguments` follow the name of the command line."""
-
-    def __init__(self, *arguments: object, cwd: Path) -> None:
-        self.url = ""
-        self.process = ServerProcess(
-            [sys.executable, "-m", "lookout", *map(str, arguments)],
-            ready=self._is_ready,
-            name="lookout",
-            cwd=cwd,
-        )
-
-    def __enter__(self) -> "Lookout":
-        self.process.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.close()
-
-    def _is_ready(self, process: ServerProcess) -> bool:
-        if urls := re.findall(r"http://127\.0\.0\.1:\d+/$", self.log, re.MULTILINE):
-            self.url = urls[-1]
-        return bool(self.url) and self.get("ping") == "pong\n"
-
-    @property
-    def log(self) -> str:
-        return self.process.log_tail(1000)
-
-    def get(self, path: str = "") -> str:
-        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
-            return str(answer.read().decode())
-
-    def status(self) -> dict[str, Any]:
-        status: dict[str, Any] = json.loads(self.get("api/v1/status"))
-        return status
-
-    def target(self, name: str) -> dict[str, Any]:
-        return next(t for t in self.status()["targets"] if t["name"] == name)
-
-    def signal(self, number: int) -> None:
-        self.process.signal(number)
-
-    def ended(self) -> int:
-        """The exit status, waited for."""
-        return self.process.wait(LIMIT)
-
-
-def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
-    end = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < end, "not within the time"
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def target() -> Iterator[Target]:
-    with Target() as server:
-        yield server
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Callable[..., Lookout]:
-    """`serve(URL, …)`: a daemon that watches them as t0, t1, …, twenty times a second."""
-
-    def start(*urls: str, port: int = 0) -> Lookout:
-        targets = [
-            {"name": f"t{n}", "url": url, "interval": 0.05, "timeout": 2}
-            for n, url in enumerate(urls)
-        ]
-        (tmp_path / "lookout.yml").write_text(
-            "service: {state: {{ state|yaml }}}\n"
-            "web: {port: {{ port|yaml }}}\n"
-            "history: {save_every: 0.1}\n"
-            "targets: {{ targets|yaml }}\n"
-        )
-        values = {"state": str(tmp_path / "state"), "port": port, "targets": targets}
-        options = [f"-V{name}={json.dumps(value)}" for name, value in values.items()]
-        return Lookout("serve", "-c", "lookout.yml", *options, cwd=tmp_path)
-
-    return start
 
 
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -146,7 +40,9 @@ def test_the_demo_runs_its_time_and_says_what_it_did(tmp_path: Path) -> None:
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert lines[0] == "lookout watches 3 targets: steady, flaky, slow"
-    assert re.fullmatch(r"2 s: \d+ probes of 3 targets, \d incidents? opened, \d closed", lines[-1])
+    assert re.fullmatch(
+        r"2 s: \d+ probes of 3 targets, \d incidents? opened, \d closed, \d mails? sent", lines[-1]
+    )
     assert str(tmp_path / ".lookout") in done.stdout
     assert (tmp_path / ".lookout" / "history.json").exists()
 
@@ -165,7 +61,9 @@ def test_an_incident_of_the_demo_opens_and_closes_before_your_eyes(
         assert (incident["state"], incident["closed_because"]) == ("closed", "recovered")
         assert lookout.target("steady")["state"] == "up"
         assert lookout.target("127.0.0.1")["state"] == "up"  # the URL of the command line
+        until(lambda: re.search(r"[2-9] mails sent", lookout.get()))
         assert lookout.process.stop() == 0
+        assert re.search(r"closed, [2-9] mails sent$", lookout.log)
         assert re.search(r"INC-\d opened: flaky: answered 503", lookout.log)
         assert re.search(r"INC-\d closed: flaky: recovered after \d\.\d s", lookout.log)
 
@@ -460,7 +358,9 @@ def test_the_history_of_a_later_version_is_an_error_and_stays(tmp_path: Path) ->
     assert path.read_text() == '{"version": 99}'
 
 
-def test_a_wrong_configuration_is_one_line_with_its_place(tmp_path: Path) -> None:
+def test_a_wrong_configuration_is_one_line_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "lookout.yml").write_text(
         "service: {state: state}\n"
         "targets:\n"
@@ -471,10 +371,12 @@ def test_a_wrong_configuration_is_one_line_with_its_place(tmp_path: Path) -> Non
         "{% endfor %}\n"
     )
 
-    said = refusal(run("serve", "-c", "lookout.yml", cwd=tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["serve", "-c", "lookout.yml"]) == 1
 
-    assert said == (
-        "lookout.yml:6:12: targets.0.timeout must be seconds, which says: a positive number"
+    assert capsys.readouterr().err == (
+        "lookout: lookout.yml:6:12: targets.0.timeout must be seconds, "
+        "which says: a time such as 5s, 250ms or 1m30s, more than none\n"
     )
     assert not (tmp_path / "state").exists()
 
@@ -509,9 +411,9 @@ def test_check_config_says_that_all_is_fine(
     [
         (["dev", "ftp://a/"], "argument URL: must be a URL that starts with http:// or https://"),
         (["dev", "--port", "http"], "argument --port: must be a whole number up to 65535"),
-        (["dev", "--for", "-1"], "argument --for: must be a positive number"),
-        (["check-config", "x", "-V", "port"], "argument -V: write NAME=VALUE"),
-        (["check-config", "x", "-V", "port=["], "argument -V: the value of port is not YAML"),
+        (["dev", "--for", "-1"], "argument --for: must be a time such as 5s, 250ms or 1m30s"),
+        (["check-config", "x", "-V", "port"], "argument -V: not NAME=VALUE; write a name"),
+        (["check-config", "x", "-V", "port=["], "argument -V: value of port: not YAML"),
     ],
 )
 def test_a_wrong_argument_is_said_and_exits_with_two(

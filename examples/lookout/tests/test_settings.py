@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lookout.judge import Rules
-from lookout.settings import SHIPPED, Target, http_url, name_for, read
+from lookout.settings import SHIPPED, Configuration, Settings, Target, http_url, name_for
 from sepelib.core.config import ConfigError
 
 TARGETS: list[dict[str, Any]] = [{"name": "shop", "url": "https://shop.example/health"}]
@@ -17,6 +17,10 @@ targets:
 - name: shop
   url: http://shop.example/
 """
+
+
+def read(path: Path, context: dict[str, Any]) -> Settings:
+    return Configuration(path, context=context).load()
 
 
 def complaint(tmp_path: Path, text: str) -> str:
@@ -59,12 +63,62 @@ def test_a_target_says_for_itself_what_differs(tmp_path: Path) -> None:
     assert blog == Target("blog", "http://blog.example/", 10.0, 5.0, Rules(5, 2))
 
 
+def test_what_lies_on_top_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, overlay = tmp_path / "lookout.yml", tmp_path / "local.yml"
+    path.write_text(BASE + "web: {host: '::1', port: 1}\nprobes: {interval: 1m30s, confirm: 5}\n")
+    overlay.write_text("probes: {interval: 250ms}\nweb: {port: 2}\n")
+    monkeypatch.setenv("LOOKOUT_PROBES__CONFIRM", "7")
+
+    settings = Configuration(path, overlays=[overlay], overrides={"web.port": 3}).load()
+
+    assert (settings.host, settings.port) == ("::1", 3)
+    assert (settings.targets[0].interval, settings.targets[0].rules.confirm) == (0.25, 7)
+
+
+def test_nobody_to_tell_means_no_mail(tmp_path: Path) -> None:
+    path = tmp_path / "lookout.yml"
+    for mail in ("", "mail: {host: x}\n", "mail: {enabled: false, recipients: [a@b]}\n"):
+        path.write_text(BASE + mail)
+        assert read(path, {}).mail is None
+
+
+def test_a_password_of_mail_comes_from_a_file_and_is_shown_nowhere(tmp_path: Path) -> None:
+    path = tmp_path / "lookout.yml"
+    (tmp_path / "mail").write_text("sesame\n")
+    path.write_text(
+        BASE + "mail:\n  recipients: [ann@example.org]\n  sender: lookout@example.org\n"
+        "  user: bob\n  password: !secret {{ read_file('mail')|yaml }}\n"
+    )
+
+    settings = read(path, {})
+
+    assert settings.mail is not None and settings.mail.password is not None
+    assert settings.mail.password.reveal() == "sesame"
+    assert "sesame" not in repr(settings)
+
+
+def test_a_reload_that_is_refused_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "lookout.yml"
+    path.write_text(BASE + "web: {port: 1}\n")
+    configuration = Configuration(path)
+    configuration.load()
+
+    for wrong in ("web: {port: many}\n", "web: {\n", "web: {port: {{ prot }}}\n"):
+        path.write_text(BASE + wrong)
+        with pytest.raises(ConfigError, match=r"lookout\.yml:[56]"):
+            configuration.reload()
+        assert configuration.config.get_value("web.port") == 1
+
+    path.write_text(BASE + "web: {port: 2}\n")
+    assert configuration.reload().port == configuration.config.get_value("web.port") == 2
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         (
             BASE + "probes:\n  timeout: fast\n",
-            "lookout.yml:6:12: probes.timeout must be seconds, which says: a positive number",
+            "lookout.yml:6:12: probes.timeout must be seconds, which says: a time such as 5s",
         ),
         (
             BASE + "probes: {intervall: 3}\n",
@@ -72,9 +126,9 @@ def test_a_target_says_for_itself_what_differs(tmp_path: Path) -> None:
             "which says: there are only confirm, interval, recover, timeout",
         ),
         (
-            BASE + "mail: {}\n",
-            "lookout.yml:5:7: mail must be known, "
-            "which says: there are only history, log, probes, service, targets, web",
+            BASE + "mails: {}\n",
+            "lookout.yml:5:8: mails must be known, "
+            "which says: there are only history, log, mail, probes, service, targets, web",
         ),
         (
             BASE + "  confirm: 0\n",
@@ -98,6 +152,25 @@ def test_a_target_says_for_itself_what_differs(tmp_path: Path) -> None:
         (BASE + "web: 80\n", "lookout.yml:5:6: web must be dict, not int"),
         (BASE + "web: {port: 80.0}\n", "lookout.yml:5:13: web.port must be port, which says:"),
         (BASE + "log: {level: LOUD}\n", "lookout.yml:5:14: log.level must be level, which says:"),
+        (
+            BASE + "mail: {recipients: [ann]}\n",
+            "lookout.yml:5:7: no 'mail.sender' in 'mail'",
+        ),
+        (
+            BASE + "mail: {recipients: [a@b, 'c d'], sender: x@y}\n",
+            "lookout.yml:5:26: mail.recipients.1 must be address, which says: one address, such as",
+        ),
+        (
+            BASE + "mail: {recipients: [a@b], sender: x@y, user: bob, password: sesame,\n"
+            "  host: far.example, tls: none}\n",
+            "lookout.yml:5:7: mail: tls='none' would send the password to far.example in clear",
+        ),
+        (
+            BASE + "mail: {recipients: [a@b], sender: x@y, tls: ssl}\n",
+            "lookout.yml:5:45: mail.tls must be tls, which says: none, starttls or tls",
+        ),
+        (BASE + "  timeout: 0s\n", "lookout.yml:5:12: targets.0.timeout must be seconds, which"),
+        (BASE + "  confirm: 010\n", "lookout.yml:5:12: "),
         (BASE + "- just text\n", "lookout.yml:5:3: targets.1 must be dict, not str"),
         (BASE + "targets: []\n", "lookout.yml:5:1: duplicate key 'targets'"),
         (BASE + "web: {port: {{ port }}}\n", "lookout.yml:5"),

@@ -29,8 +29,10 @@ class Watch:
         self.history = History()
         self.keeper = Keeper(self.history, self.path, every=3600)
         self.announced: list[Incident] = []
+        self.targets = [
+            Target(name, f"http://{name}/", 0.02, 1.0, Rules(2, 2)) for name in names.split()
+        ]
         self.watchdog = Watchdog(
-            [Target(name, f"http://{name}/", 0.02, 1.0, Rules(2, 2)) for name in names.split()],
             self.history,
             self.keeper,
             announce=self.announce,
@@ -47,7 +49,7 @@ class Watch:
         return len(self.history.record(name).results)
 
     def run_until(self, condition: Callable[[], bool]) -> None:
-        self.watchdog.start()
+        self.watchdog.watch(self.targets)
         try:
             with gevent.Timeout(20):
                 while not condition():
@@ -105,6 +107,38 @@ def test_an_incident_is_on_disk_before_it_is_announced(tmp_path: Path) -> None:
     assert [i.is_open for i in watch.announced] == [True, False]
     assert watch.watchdog.faults == 0
     assert (watch.watchdog.opened, watch.watchdog.closed) == (1, 1)
+
+
+def test_new_targets_are_taken_on_and_those_that_stay_are_not_disturbed(tmp_path: Path) -> None:
+    asked: list[str] = []
+    begun: list[str] = []
+    ended: list[str] = []
+
+    def prober(target: Target) -> Result:
+        asked.append(target.url)
+        if target.name == "stays" and not ended:
+            begun.append(target.url)
+            gevent.sleep(0.3)
+            ended.append(target.url)
+        return fine(target)
+
+    watch = Watch(tmp_path, "stays changes goes", prober)
+    watch.watchdog.watch(watch.targets)
+    with gevent.Timeout(20):
+        while not {"http://stays/", "http://changes/", "http://goes/"}.issubset(asked):
+            gevent.sleep(0.005)
+    assert ended == []
+    watch.targets[1:] = [
+        Target("changes", "http://new/", 0.02),
+        Target("more", "http://more/", 0.02),
+    ]
+    asked.clear()
+    watch.run_until(lambda: watch.count("more") >= 2 and watch.count("stays") >= 1)
+
+    assert begun == ended == ["http://stays/"]  # the probe that was under way
+    assert set(asked) <= {"http://stays/", "http://new/", "http://more/"}
+    assert "http://new/" in asked
+    assert watch.watchdog.faults == 0
 
 
 def test_beats_that_a_slow_answer_missed_are_not_made_up_for(tmp_path: Path) -> None:

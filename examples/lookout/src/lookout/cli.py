@@ -17,16 +17,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
+import gevent
 
 from lookout import settings as _settings
 from lookout.demo import DemoTargets
+from lookout.mail import sentence
 from lookout.probe import probe
 from lookout.records import Incident
-from lookout.service import CannotStart, PortInUse, Service, listen, stop_signals
-from lookout.settings import SHIPPED, Settings, Target, http_url, seconds
-from lookout.view import duration
-from sepelib.core.config import ConfigError
+from lookout.service import CannotStart, PortInUse, Service, listen, signals
+from lookout.settings import SHIPPED, Configuration, Settings, Target, http_url, seconds
+from sepelib.core.config import ConfigError, RedactingFilter, parse_context
+from sepelib.util.testing import SmtpServer
 
 __all__ = ["main"]
 
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="watch what the configuration says")
     serve.add_argument("-c", "--config", metavar="FILE", type=Path, required=True)
-    _add_values(serve)
+    _add_layers(serve)
     serve.set_defaults(run=_serve)
 
     dev = commands.add_parser("dev", help="a demo: watch three targets that fail on a timetable")
@@ -67,36 +68,51 @@ def _parser() -> argparse.ArgumentParser:
     dev.add_argument(
         "--for",
         dest="seconds",
-        metavar="S",
-        type=_checked(seconds, float),
-        help="stop after S seconds",
+        metavar="TIME",
+        type=_checked(seconds),
+        help="stop after TIME, such as 20 or 1m30s",
     )
     dev.set_defaults(run=_dev)
 
     check = commands.add_parser("check-config", help="say whether FILE would do for `serve -c`")
     check.add_argument("config", metavar="FILE", type=Path)
-    _add_values(check)
+    _add_layers(check)
     check.set_defaults(run=_check_config)
 
     once = commands.add_parser("probe", help="probe URL once, now")
     once.add_argument("url", metavar="URL", type=_checked(http_url))
-    once.add_argument("--timeout", metavar="S", type=_checked(seconds, float), default=5.0)
+    once.add_argument("--timeout", metavar="TIME", type=_checked(seconds), default=5.0)
     once.set_defaults(run=_probe)
     return parser
 
 
 def _serve(options: argparse.Namespace) -> int:
-    settings = _settings.read(options.config, dict(options.values))
-    _start_logging(settings.log_level)
-    with stop_signals() as stop, Service(settings, announce=_log_incident) as service:
-        log.info("watching %d targets; %s", len(settings.targets), service.url)
-        stop.wait()
-        log.info("stopping")
+    with signals(reload=True) as asked:
+        configuration = _configuration(options)
+        settings = configuration.load()
+        _start_logging(settings.log_level, configuration)
+        with Service(settings, announce=_log_incident) as service:
+            log.info("watching %d targets; %s", len(settings.targets), service.url)
+            while not asked.stop.is_set():
+                if asked.reload.is_set():
+                    asked.reload.clear()  # before it: the next signal may come during it
+                    service.reload(configuration.reload)
+                gevent.wait(asked, count=1)
+            log.info("stopping")
     return _ended(service)
 
 
+def _configuration(options: argparse.Namespace) -> Configuration:
+    return Configuration(
+        options.config,
+        overlays=options.overlays,
+        context=dict(options.values),
+        overrides=dict(options.overrides),
+    )
+
+
 def _dev(options: argparse.Namespace) -> int:
-    with stop_signals() as stop, DemoTargets() as demo:
+    with signals() as asked, DemoTargets() as demo, SmtpServer() as mailbox:
         targets = demo.targets
         for url in options.urls:
             name = _settings.name_for(url, [target["name"] for target in targets])
@@ -107,9 +123,12 @@ def _dev(options: argparse.Namespace) -> int:
             "save_every": 2,
             "log_level": "WARNING",
             "targets": targets,
+            "mail_port": mailbox.port,
+            "recipients": ["you@demo.example"],
         }
-        settings = _settings.read(SHIPPED, context)
-        _start_logging(settings.log_level)
+        configuration = Configuration(SHIPPED, context=context)
+        settings = configuration.load()
+        _start_logging(settings.log_level, configuration)
         try:
             listener = listen(settings.host, settings.port)
         except PortInUse:
@@ -121,7 +140,7 @@ def _dev(options: argparse.Namespace) -> int:
         started = time.monotonic()
         with Service(settings, announce=_say_incident, listener=listener) as service:
             _say_welcome(service.url, settings)
-            stop.wait(options.seconds)
+            asked.stop.wait(options.seconds)
             _say(f"\n{_account(service, settings, time.monotonic() - started)}")
         if not service.watchdog.probes:
             print("lookout: nothing was probed", file=sys.stderr)
@@ -137,7 +156,7 @@ def _ended(service: Service) -> int:
 
 
 def _check_config(options: argparse.Namespace) -> int:
-    settings = _settings.read(options.config, dict(options.values))
+    settings = _configuration(options).load()
     _say(f"{options.config}: fine, {_plural(len(settings.targets), 'target')}")
     return 0
 
@@ -159,6 +178,7 @@ def _say_welcome(url: str, settings: Settings) -> None:
         f"  page     {url}\n"
         f"  JSON     curl {url}api/v1/status\n"
         f"  history  {settings.state} (survives restarts)\n"
+        f"  mail     goes to a mail server of the demo, which keeps it to itself\n"
         f"  stop     Ctrl-C\n"
         f"\n"
         f"Two of the targets fail on a timetable; the first incident comes within ten seconds."
@@ -167,18 +187,11 @@ def _say_welcome(url: str, settings: Settings) -> None:
 
 def _say_incident(incident: Incident) -> None:
     at = (incident.closed_at or incident.opened_at).astimezone()
-    _say(f"{at:%H:%M:%S}  {_sentence(incident)}")
+    _say(f"{at:%H:%M:%S}  {sentence(incident)}")
 
 
 def _log_incident(incident: Incident) -> None:
-    log.log(logging.ERROR if incident.is_open else logging.INFO, "%s", _sentence(incident))
-
-
-def _sentence(incident: Incident) -> str:
-    if incident.closed_at is None:
-        return f"{incident.id} opened: {incident.target}: {incident.cause}"
-    lasted = duration(incident.duration(incident.closed_at))
-    return f"{incident.id} closed: {incident.target}: {incident.closed_because} after {lasted}"
+    log.log(logging.ERROR if incident.is_open else logging.INFO, "%s", sentence(incident))
 
 
 def _account(service: Service, settings: Settings, elapsed: float) -> str:
@@ -186,7 +199,8 @@ def _account(service: Service, settings: Settings, elapsed: float) -> str:
     return (
         f"{elapsed:.0f} s: {_plural(watchdog.probes, 'probe')} of "
         f"{_plural(len(settings.targets), 'target')}, "
-        f"{_plural(watchdog.opened, 'incident')} opened, {watchdog.closed} closed"
+        f"{_plural(watchdog.opened, 'incident')} opened, {watchdog.closed} closed, "
+        f"{_plural(service.postman.sent, 'mail')} sent"
     )
 
 
@@ -203,9 +217,14 @@ def _say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _start_logging(level: str) -> None:
+def _start_logging(level: str, configuration: Configuration | None = None) -> None:
+    handler = logging.StreamHandler()
+    if configuration is not None:
+        handler.addFilter(RedactingFilter(configuration.config))
     logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=level,
+        handlers=[handler],
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     # A retried probe is daily life here, and its result says how many tries it took.
     logging.getLogger("sepelib.util.retry").setLevel(logging.ERROR)
@@ -213,26 +232,42 @@ def _start_logging(level: str) -> None:
     logging.getLogger("urllib3").setLevel(logging.INFO)
 
 
-def _add_values(parser: argparse.ArgumentParser) -> None:
+def _add_layers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overlay",
+        dest="overlays",
+        metavar="FILE",
+        action="append",
+        type=Path,
+        default=[],
+        help="what differs from the configuration; may be given more than once",
+    )
     parser.add_argument(
         "-V",
         dest="values",
         metavar="NAME=VALUE",
         action="append",
-        type=_value,
+        type=_pair,
         default=[],
         help="a name for the template of the configuration; the value is read as YAML",
     )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        type=_pair,
+        default=[],
+        help="another value for a key of the configuration, such as web.port=80",
+    )
 
 
-def _value(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise argparse.ArgumentTypeError("write NAME=VALUE, where NAME is a name of the template")
+def _pair(text: str) -> tuple[str, Any]:
     try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise argparse.ArgumentTypeError(f"the value of {name} is not YAML") from None
+        ((name, value),) = parse_context([text]).items()
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return name, value
 
 
 def _checked(check: Callable[[object], Any], convert: Callable[[str], Any] = str) -> Any:

@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 
 from lookout.judge import Rules, Standing
 
-__all__ = ["History", "Incident", "Record", "Result"]
+__all__ = ["History", "Incident", "Mail", "Record", "Result"]
 
 KEEP_UNWATCHED = timedelta(days=7)
+MAX_OUTBOX = 1000  # mails that wait: some days of a mail server that is away
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,30 @@ class Incident:
         return max(0.0, ((self.closed_at or now) - self.opened_at).total_seconds())
 
 
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """What is to be told of an incident, as it was when it opened or when it closed.
+
+    to: those who have not got it while others have; empty: all who get mails.
+    """
+
+    incident: Incident
+    to: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        return "opened" if self.incident.is_open else "closed"
+
+    @property
+    def message_id(self) -> str:
+        """The same whenever it is sent, so that a mail client shows a repeated mail once.
+
+        With the moment in it: after the loss of a history there is another INC-1.
+        """
+        at = f"{self.incident.opened_at:%Y%m%dT%H%M%S.%f}"
+        return f"<{self.incident.id}.{self.kind}.{at}@lookout.invalid>"
+
+
 @dataclass(slots=True)
 class Record:
     """One target: its standing, since when, and its last results, oldest first."""
@@ -67,7 +92,10 @@ class Record:
 
 
 class History:
-    """All records and incidents, bounded. In memory; `lookout.store` keeps it on disk.
+    """All records, incidents and unsent mails, bounded. `lookout.store` keeps it on disk.
+
+    mailing: whether an incident that opens or closes puts a mail into the `outbox`. It does so
+    in one step with the incident: no save has the one without the other.
 
     Belongs to one hub: no method yields, so greenlets never see it half changed.
     """
@@ -77,6 +105,8 @@ class History:
     ) -> None:
         self.records: dict[str, Record] = {}
         self.incidents: list[Incident] = []  # oldest first
+        self.outbox: list[Mail] = []  # oldest first
+        self.mailing = False
         self.next_number = next_number
         self.max_results = max_results
         self.max_incidents = max_incidents
@@ -107,7 +137,7 @@ class History:
     def watch_only(self, targets: Iterable[str], now: datetime) -> list[Incident]:
         """Close the incidents of all other targets; drop what was not watched for a week.
 
-        To be called at the start, once the targets are known. Gives the incidents it closed.
+        To be called once the targets are known, and when they change. Gives what it closed.
         """
         others = set(self.records).difference(targets)
         closed = [self._close(t, now, "no longer watched") for t in sorted(others)]
@@ -118,17 +148,33 @@ class History:
                 del self.records[target]
         return [incident for incident in closed if incident]
 
+    def limit(self, *, max_results: int, max_incidents: int) -> None:
+        """Other bounds from now on."""
+        self.max_results, self.max_incidents = max_results, max_incidents
+        for record in self.records.values():
+            record.results = deque(record.results, max_results)
+        self._trim()
+
     def _open(self, target: str, result: Result) -> Incident:
         incident = Incident(self.next_number, target, result.at, result.error or "")
         self.next_number += 1
         self.incidents.append(incident)
+        self._trim()
+        self._post(incident)
+        return incident
+
+    def _trim(self) -> None:
         while len(self.incidents) > self.max_incidents:
             # Open ones stay whatever their age: somebody waits for them to end.
             oldest = next((i for i in self.incidents if not i.is_open), None)
             if oldest is None:
                 break
             self.incidents.remove(oldest)
-        return incident
+
+    def _post(self, incident: Incident) -> None:
+        if self.mailing:
+            self.outbox.append(Mail(incident))
+            del self.outbox[:-MAX_OUTBOX]
 
     def _close(self, target: str, at: datetime, because: str) -> Incident | None:
         incident = self.open_incident(target)
@@ -136,4 +182,5 @@ class History:
             return None
         closed = replace(incident, closed_at=at, closed_because=because)
         self.incidents[self.incidents.index(incident)] = closed
+        self._post(closed)
         return closed

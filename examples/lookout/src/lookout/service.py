@@ -1,7 +1,7 @@
 """The daemon: take what it needs, run until it is told to stop, give everything back.
 
 lock the state directory ─► open the port ─► load the history ─► serve and watch ─► wait
-unlock ◄── save the history ◄── drain the server ◄── stop probing ◄── a signal, the time is up
+unlock ◄── save the history ◄── stop mailing ◄── drain the server ◄── stop probing ◄── a signal
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import gevent
 from gevent.event import Event
 
 from lookout import store
+from lookout.mail import Postman
 from lookout.records import Incident
 from lookout.settings import Settings
 from lookout.watchdog import Watchdog
 from lookout.web import make_app, make_server
+from sepelib.core.config import ConfigError
 from sepelib.util.fs import FileLock, FileLockTimeout
 
-__all__ = ["CannotStart", "PortInUse", "Service", "listen", "stop_signals"]
+__all__ = ["CannotStart", "PortInUse", "Service", "listen", "signals"]
 
 DRAIN = 1.0  # seconds for answers under way; an idle browser makes the server wait all of them
 
@@ -61,6 +64,7 @@ class Service:
         listener: socket.socket | None = None,
     ) -> None:
         self.failed: str | None = None
+        self._refused: str | None = None  # why the last reload changed nothing
         self._settings = settings
         self._announce = announce
         self._listener = listener
@@ -108,14 +112,45 @@ class Service:
             raise CannotStart(f"the history cannot be saved: {error}") from error
         self.keeper = store.Keeper(self.history, path, every=settings.save_every)
         exits.callback(self._close_keeper)
-        self.watchdog = Watchdog(
-            settings.targets, self.history, self.keeper, announce=self._announce
-        )
-        server = make_server(listener, make_app(settings.targets, self.history, self.health))
+        self.postman = Postman(self.history, self.keeper, settings.mail)
+        self.postman.start()
+        exits.callback(self.postman.stop)
+        self.watchdog = Watchdog(self.history, self.keeper, announce=self._tell)
+        app = make_app(lambda: self._settings.targets, self.history, self.health)
+        server = make_server(listener, app)
         server.start()
         exits.callback(server.stop, timeout=DRAIN)
-        self.watchdog.start()
+        self.watchdog.watch(settings.targets)
         exits.callback(self.watchdog.stop)
+
+    def _tell(self, incident: Incident) -> None:
+        self.postman.wake()  # the mail itself came into the outbox with the incident
+        self._announce(incident)
+
+    def reload(self, read: Callable[[], Settings]) -> None:
+        """Go on with the settings that *read* gives; with those of before if it is a ConfigError.
+
+        What cannot change while running is kept as it is, with a WARNING that names it.
+        """
+        old = self._settings
+        try:
+            new = read()
+        except ConfigError as error:
+            log.error("configuration not taken, the one of before stays: %s", error)
+            self._refused = str(error)
+            return
+        self._refused = None
+        fixed = {"service.state": "state", "web.host": "host", "web.port": "port"}
+        if kept := [key for key, name in fixed.items() if getattr(new, name) != getattr(old, name)]:
+            log.warning("only a restart changes %s; kept as before", ", ".join(kept))
+        self._settings = new = replace(new, state=old.state, host=old.host, port=old.port)
+        logging.getLogger().setLevel(new.log_level)
+        self.history.limit(max_results=new.max_results, max_incidents=new.max_incidents)
+        self.keeper.every = new.save_every
+        if new.mail != old.mail:
+            self.postman.use(new.mail)
+        self.watchdog.watch(new.targets)
+        log.info("configuration read again, watching %d targets", len(new.targets))
 
     def _close_keeper(self) -> None:
         if not self.keeper.close():
@@ -124,17 +159,29 @@ class Service:
     def health(self) -> dict[str, Any]:
         """What the service says about itself."""
         complaints = []
+        if self._refused:
+            complaints.append(
+                f"The configuration was not taken, the one of before stays: {self._refused}"
+            )
         if self.keeper.error:
             complaints.append(f"The history cannot be saved: {self.keeper.error}")
         if self.watchdog.faults:
             complaints.append(
                 f"lookout itself failed in {self.watchdog.faults} probes; its log says how"
             )
+        complaints += self.postman.complaints
         return {
             "service": self._settings.name,
             "version": self._version,
             "uptime": round(time.monotonic() - self._started, 3),
             "complaints": complaints,
+            "mail": None
+            if self._settings.mail is None
+            else {
+                "sent": self.postman.sent,
+                "waiting": len(self.history.outbox),
+                "given_up": self.postman.given_up,
+            },
         }
 
 
@@ -170,19 +217,34 @@ def _state_file(state: Path, exits: ExitStack) -> Path:
     return state / "history.json"
 
 
+class Signals(NamedTuple):
+    """What somebody has asked for from outside."""
+
+    stop: Event
+    reload: Event
+
+
 @contextmanager
-def stop_signals() -> Iterator[Event]:
-    """An event that SIGTERM and SIGINT set; whoever signals twice is obeyed at once."""
-    stop = Event()
+def signals(*, reload: bool = False) -> Iterator[Signals]:
+    """Events that SIGTERM and SIGINT set (stop) and, if wanted, SIGHUP (reload).
 
-    def asked(number: int) -> None:
-        if stop.is_set():
+    Whoever asks twice to stop is obeyed at once.
+    """
+    asked = Signals(Event(), Event())
+
+    def stop(number: int) -> None:
+        if asked.stop.is_set():
             os._exit(128 + number)
-        stop.set()  # no more than this: a handler runs in the middle of anything
+        asked.stop.set()  # no more than this: a handler runs in the middle of anything
 
-    handlers = [gevent.signal_handler(n, asked, n) for n in (signal.SIGTERM, signal.SIGINT)]
+    def reread(number: int) -> None:
+        asked.reload.set()
+
+    handlers = [gevent.signal_handler(n, stop, n) for n in (signal.SIGTERM, signal.SIGINT)]
+    if reload:
+        handlers.append(gevent.signal_handler(signal.SIGHUP, reread, signal.SIGHUP))
     try:
-        yield stop
+        yield asked
     finally:
         for handler in handlers:
             handler.cancel()

@@ -1,4 +1,4 @@
-"""The configuration as typed values, all checked at the start.
+"""The configuration as typed values, all checked before any of them is used.
 
 Whatever is wrong is a `ConfigError`: one line that cites the file and the line in it.
 """
@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from lookout.judge import Rules
-from sepelib.core.config import Config
+from sepelib.core import config as core_config
+from sepelib.core.config import Config, ConfigError, Place
+from sepelib.util.secrets import Secret
+from sepelib.util.smtp import Mailer, build_message
 from sepelib.util.url import redact_url
 
-__all__ = ["SHIPPED", "Settings", "Target", "http_url", "name_for", "read"]
+__all__ = ["SHIPPED", "Configuration", "MailSettings", "Settings", "Target", "http_url", "name_for"]
 
 SHIPPED = Path(__file__).with_name("lookout.yml")
 
@@ -27,12 +31,14 @@ KEYS: dict[str, set[str]] = {
     "web": {"host", "port"},
     "probes": {"interval", "timeout", "confirm", "recover"},
     "history": {"results", "incidents", "save_every"},
+    "mail": {"enabled", "host", "port", "sender", "recipients", "tls", "user", "password"},
     "log": {"level"},
     "targets": set(),
 }
 TARGET_KEYS = {"name", "url", "status", "max_latency"} | KEYS["probes"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+Tls = Literal["none", "starttls", "tls"]
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -58,6 +64,23 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class MailSettings:
+    """Who gets a mail, from whom, by which server; see `Mailer` for what None means."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    host: str = "localhost"
+    port: int | None = None
+    tls: Tls | None = None
+    user: str | None = None
+    password: Secret[str] | None = None
+
+    def mailer(self) -> Mailer:
+        """A new one, to be closed. Raises ValueError where the values contradict each other."""
+        return Mailer(self.host, self.port, tls=self.tls, user=self.user, password=self.password)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All that the daemon is told from outside."""
 
@@ -70,12 +93,52 @@ class Settings:
     max_incidents: int
     save_every: float
     log_level: str
+    mail: MailSettings | None  # None: nobody is to be told
 
 
-def read(path: str | Path, context: Mapping[str, Any]) -> Settings:
-    """Load and check the file *path*; *context* fills in its template."""
-    # Not the `config` of the process: what the parts of lookout need is handed to them, typed.
-    config = Config().load(path, config_context=context)
+class Configuration:
+    """The file with all that is laid over it: overlays, the environment (`LOOKOUT_WEB__PORT`) and
+    *overrides*. *context* fills in the templates.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        overlays: Sequence[Path] = (),
+        context: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> None:
+        # Not the one of the process: what the parts of lookout need is handed to them, typed.
+        self.config = Config()
+        self._path = path
+        self._overlays = overlays
+        self._context = context
+        self._overrides = overrides
+
+    def load(self) -> Settings:
+        """Read everything for the first time."""
+        return _settings(self._loaded(self.config))
+
+    def reload(self) -> Settings:
+        """Read everything anew. When it raises, what was loaded before stays."""
+        # On the side first: `config` changes only when all of the new values are known to be fine.
+        settings = _settings(self._loaded(Config()))
+        self.config.reload()
+        return settings
+
+    def _loaded(self, config: Config) -> Config:
+        return config.load(
+            self._path,
+            config_context=self._context,
+            overlays=self._overlays,
+            env_prefix="LOOKOUT",
+            overrides=self._overrides,
+            ambiguous="error",
+        )
+
+
+def _settings(config: Config) -> Settings:
     _refuse_unknown(config, (), KEYS)
     for section, names in KEYS.items():
         if names:
@@ -90,7 +153,38 @@ def read(path: str | Path, context: Mapping[str, Any]) -> Settings:
         max_incidents=config.get_value("history.incidents", 200, type=count),
         save_every=config.get_value("history.save_every", 5.0, type=seconds),
         log_level=config.get_value("log.level", "INFO", type=level),
+        mail=_mail(config),
     )
+
+
+def _mail(config: Config) -> MailSettings | None:
+    number = len(config.get_value("mail.recipients", [], type=list))
+    if not number or not config.get_value("mail.enabled", True, type=bool):
+        return None
+
+    def get(key: str, kind: Any) -> Any:
+        """None where there is nothing, or a null."""
+        value = config.get_value(f"mail.{key}", None)
+        return None if value is None else config.get_value(f"mail.{key}", type=kind)
+
+    mail = MailSettings(
+        sender=config.get_value("mail.sender", type=address),
+        recipients=tuple(
+            config.get_value(f"mail.recipients.{n}", type=address) for n in range(number)
+        ),
+        host=config.get_value("mail.host", "localhost", type=str),
+        port=get("port", port),
+        tls=get("tls", tls),
+        user=get("user", str),
+        password=get("password", password),
+    )
+    try:
+        mail.mailer().close()  # opens no connection, and knows what does not go together
+    except ValueError as error:
+        at = config.explain("mail")
+        place = Place(at.file or "mail", at.line, at.column)
+        raise ConfigError(f"mail: {error}", place) from None
+    return mail
 
 
 def _targets(config: Config) -> tuple[Target, ...]:
@@ -143,9 +237,10 @@ def _refuse_unknown(config: Config, key: tuple[str | int, ...], names: Collectio
 
 
 def seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e7:
-        raise ValueError("a positive number")
-    return float(value)
+    with suppress(ValueError):  # its text holds the value
+        if 0 < (number := core_config.duration(value)) < 1e7:
+            return number
+    raise ValueError("a time such as 5s, 250ms or 1m30s, more than none")
 
 
 def count(value: object) -> int:
@@ -164,6 +259,24 @@ def http_status(value: object) -> int:
     if type(value) is not int or not 200 <= value <= 599:
         raise ValueError("a whole number from 200 to 599")
     return value
+
+
+def tls(value: object) -> str:
+    if value not in ("none", "starttls", "tls"):
+        raise ValueError("none, starttls or tls")
+    return str(value)
+
+
+def password(value: object) -> Secret[str]:
+    return Secret(str(value))
+
+
+def address(value: object) -> str:
+    """*value* if it is one address of a mail, else ValueError."""
+    with suppress(ValueError, TypeError):
+        build_message(str(value), (), "", "")
+        return str(value)
+    raise ValueError("one address, such as ann@example.org or Ann <ann@example.org>")
 
 
 def level(value: object) -> str:

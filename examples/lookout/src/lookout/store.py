@@ -1,7 +1,7 @@
 """Keep the history on disk: one JSON file, replaced as a whole, written by one greenlet.
 
 What a `kill -9` can cost is the results since the last save, `save_every` seconds at most; an
-incident is on disk before anybody hears of it.
+incident is on disk, with the mail about it, before anybody hears of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
 from lookout.judge import Standing, State
-from lookout.records import History, Incident, Record, Result
+from lookout.records import History, Incident, Mail, Record, Result
 from sepelib.util.fs import atomic_write
 
 __all__ = ["HistoryUnreadable", "Keeper", "NewerHistory", "decode", "encode", "load", "save"]
@@ -86,16 +86,9 @@ def encode(history: History) -> str:
                 }
                 for name, record in history.records.items()
             },
-            "incidents": [
-                {
-                    "number": i.number,
-                    "target": i.target,
-                    "opened_at": _stamp(i.opened_at),
-                    "cause": i.cause,
-                    "closed_at": _stamp(i.closed_at),
-                    "closed_because": i.closed_because,
-                }
-                for i in history.incidents
+            "incidents": [_incident_row(incident) for incident in history.incidents],
+            "outbox": [
+                {"incident": _incident_row(mail.incident), "to": mail.to} for mail in history.outbox
             ],
         }
     )
@@ -118,6 +111,10 @@ def decode(text: bytes, history: History) -> None:
                 deque((_result(row) for row in saved["results"]), history.max_results),
             )
         history.incidents = [_incident(saved) for saved in tree["incidents"]]
+        history.outbox = [
+            Mail(_incident(saved["incident"]), tuple(map(str, saved["to"])))
+            for saved in tree.get("outbox", ())  # the first versions sent no mail
+        ]
     except NewerHistory:
         raise
     except Exception as error:  # a file may hold anything, a million brackets included
@@ -144,6 +141,17 @@ def _result(row: list[Any]) -> Result:
     return Result(_utc(at), float(latency), status, error, int(tries))
 
 
+def _incident_row(incident: Incident) -> dict[str, Any]:
+    return {
+        "number": incident.number,
+        "target": incident.target,
+        "opened_at": _stamp(incident.opened_at),
+        "cause": incident.cause,
+        "closed_at": _stamp(incident.closed_at),
+        "closed_because": incident.closed_because,
+    }
+
+
 def _incident(saved: dict[str, Any]) -> Incident:
     return Incident(
         int(saved["number"]),
@@ -165,9 +173,9 @@ class Keeper:
 
     def __init__(self, history: History, path: Path, *, every: float) -> None:
         self.error: str | None = None  # why the last save failed, None when it worked
+        self.every = every
         self._history = history
         self._path = path
-        self._every = every
         self._dirty = False
         self._stopping = False
         self._wake = Event()
@@ -202,7 +210,7 @@ class Keeper:
     def _run(self) -> None:
         last = False
         while not last:
-            self._wake.wait(self._every)
+            self._wake.wait(self.every)
             self._wake.clear()
             last = self._stopping  # asked before the save: what comes during it is saved too
             if self._dirty or self._waiters or last:

@@ -9,7 +9,7 @@ import logging
 import random
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,7 +38,6 @@ class Watchdog:
 
     def __init__(
         self,
-        targets: Sequence[Target],
         history: History,
         keeper: Keeper,
         *,
@@ -50,23 +49,30 @@ class Watchdog:
         self.opened = 0
         self.closed = 0
         self.faults = 0  # probes that failed by a mistake of ours
-        self._targets = targets
         self._history = history
         self._keeper = keeper
         self._announce = announce
         self._prober = prober
         self._rng = rng or random.Random()
-        self._greenlets: list[gevent.Greenlet[..., Any]] = []
+        self._greenlets: dict[Target, gevent.Greenlet[..., Any]] = {}
 
-    def start(self) -> None:
-        names = [target.name for target in self._targets]
+    def watch(self, targets: Iterable[Target]) -> None:
+        """Watch these from now on. Those that are watched already, all else equal, go on as is."""
+        targets = list(targets)
+        self._end(set(self._greenlets).difference(targets))
+        names = [target.name for target in targets]
         for incident in self._history.watch_only(names, datetime.now(UTC)):
             self._tell(incident)
-        self._greenlets = [gevent.spawn(self._watch, target) for target in self._targets]
+        for target in targets:
+            if target not in self._greenlets:
+                self._greenlets[target] = gevent.spawn(self._watch, target)
 
     def stop(self) -> None:
         """End all probes, those under way without a result. Returns within a second."""
-        gevent.killall(self._greenlets, timeout=1.0)
+        self._end(set(self._greenlets))
+
+    def _end(self, targets: set[Target]) -> None:
+        gevent.killall([self._greenlets.pop(target) for target in targets], timeout=1.0)
 
     def _watch(self, target: Target) -> None:
         beat = time.monotonic() + self._rng.uniform(0, min(FIRST_WITHIN, target.interval))

@@ -25,9 +25,14 @@ MAX_CONNECTIONS = 100
 
 
 def make_app(
-    targets: Sequence[Target], history: History, health: Callable[[], dict[str, Any]]
+    targets: Callable[[], Sequence[Target]],
+    history: History,
+    health: Callable[[], dict[str, Any]],
 ) -> flask.Flask:
-    """The WSGI application. *health*: what lookout has to say about itself, added to the status."""
+    """The WSGI application. *targets*: those of the moment.
+
+    health: what lookout has to say about itself, added to the status.
+    """
     app = flask.Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.jinja_env.filters["duration"] = view.duration
@@ -35,7 +40,7 @@ def make_app(
     app.jinja_env.filters["moment"] = _moment
 
     def status() -> dict[str, Any]:
-        return view.status(targets, history) | health()
+        return view.status(targets(), history) | health()
 
     @app.get("/")
     def page() -> flask.Response:
@@ -50,7 +55,7 @@ def make_app(
                 t.name: plot.plot(
                     list(history.record(t.name).results), view.SHOWN_RESULTS, t.max_latency
                 )
-                for t in targets
+                for t in targets()
             },
             **status(),
         )

@@ -1,0 +1,213 @@
+"""Send the mails of the outbox, oldest first, by one greenlet that a dead server cannot hold up.
+
+    queued with its incident ──► on disk ──► sent ──┬── taken ─────────────────► removed, on disk
+                                   ▲                ├── refused for good ──────► given up, ERROR
+                                   └── a while later ──── anything else
+
+A mail is sent at least once: where the answer to it was lost, or a `kill -9` came between the
+answer and the disk, it is sent again with the same Message-ID.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from lookout.records import MAX_OUTBOX, History, Incident, Mail
+from lookout.settings import MailSettings
+from lookout.store import Keeper
+from lookout.view import duration
+from sepelib.util.exceptions import format_exception
+from sepelib.util.retry import Backoff
+from sepelib.util.smtp import MailError, RecipientsRefused, build_message
+
+__all__ = ["Postman", "sentence"]
+
+log = logging.getLogger(__name__)
+
+Reply = tuple[int, bytes]
+BACKOFF = Backoff(base=0.5, cap=60.0)
+
+# Here a server refuses this mail. Before, at the login say, it refuses any: the operator will
+# mend that, and no mail should be lost until then.
+ABOUT_THE_MAIL = ("MAIL", "RCPT", "DATA", "TEXT")
+
+
+class Postman:
+    """The greenlet. *settings*: None sends nothing and drops what waits: nobody wants it.
+
+    It never blocks the hub: the process is patched, so a socket waits in its greenlet only.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        keeper: Keeper,
+        settings: MailSettings | None,
+        *,
+        backoff: Backoff = BACKOFF,
+    ) -> None:
+        self.sent = 0  # since the start
+        self.error: str | None = None  # why the last try failed, None when it worked
+        self.given_up = 0  # mails refused for good since the settings changed
+        self._last_refusal = ""
+        self._history = history
+        self._keeper = keeper
+        self._backoff = backoff
+        self._wake = Event()
+        self._stopping = False
+        self._greenlet: gevent.Greenlet[..., Any] | None = None
+        self.use(settings)
+
+    def start(self) -> None:
+        self._greenlet = gevent.spawn(self._run)
+
+    def wake(self) -> None:
+        """Say that there is a new mail in the outbox."""
+        self._wake.set()
+
+    def use(self, settings: MailSettings | None) -> None:
+        """Send like this from now on; what waits is tried at once."""
+        self._settings = settings
+        self._history.mailing = settings is not None
+        self.given_up = 0
+        if settings is None:
+            self.error = None
+            if self._history.outbox:
+                log.warning("mail is off: %d that waited are dropped", len(self._history.outbox))
+                self._history.outbox.clear()
+                self._keeper.touch()
+        self._wake.set()
+
+    def stop(self, timeout: float = 1.0) -> None:
+        """Finish the mail under way, if that is quick; what is left waits for the next start."""
+        self._stopping = True
+        self._wake.set()
+        if self._greenlet is not None:
+            self._greenlet.join(timeout)
+            self._greenlet.kill()
+
+    @property
+    def complaints(self) -> list[str]:
+        """One sentence for each thing that is wrong."""
+        said = []
+        if self.error is not None:
+            said.append(f"Mail cannot be sent, {len(self._history.outbox)} waiting: {self.error}")
+        if len(self._history.outbox) >= MAX_OUTBOX:
+            said.append(f"Only the last {MAX_OUTBOX} mails are kept, older ones are lost")
+        if self.given_up:
+            said.append(f"Mails given up: {self.given_up}, the last one: {self._last_refusal}")
+        return said
+
+    def _run(self) -> None:
+        delays = self._backoff.delays()
+        while not self._stopping:
+            self._wake.clear()
+            settings, outbox = self._settings, self._history.outbox
+            if settings is None or not outbox:
+                self._wake.wait()
+                continue
+            mail = outbox[0]
+            self._keeper.flush()  # nobody gets a mail about an incident that a kill -9 would undo
+            again = self._deliver(mail, settings)
+            self._settle(mail, again)
+            if again is None:
+                delays = self._backoff.delays()
+            else:
+                self._wake.wait(next(delays))
+
+    def _deliver(self, mail: Mail, settings: MailSettings) -> Mail | None:
+        """Send *mail*; give what is to be sent later, None for nothing."""
+        to = mail.to or settings.recipients
+        try:
+            refused = _send(mail, settings, to)
+        except RecipientsRefused as error:
+            refused = error.refused
+        except MailError as error:
+            if error.stage not in ABOUT_THE_MAIL or error.retryable or error.maybe_sent:
+                self._failed(str(error))
+                return mail
+            self._worked()  # the server does: it is this mail that it does not like
+            self._give_up(mail, str(error))
+            return None
+        except Exception as error:  # a mistake of ours, which shall not stop the other mails
+            self._give_up(mail, format_exception(error))
+            return None
+        self.sent += len(refused) < len(to)
+        late = tuple(who for who, (code, _) in refused.items() if 400 <= code < 500)
+        if gone := [who for who in refused if who not in late]:
+            self._give_up(mail, _words(refused, gone))
+        if late:
+            self._failed(_words(refused, late))
+            # All of them: then whoever is to get mails by the time it works.
+            return mail if len(late) == len(to) else replace(mail, to=late)
+        self._worked()
+        return None
+
+    def _worked(self) -> None:
+        if self.error is not None:
+            log.info("mail is sent again")
+        self.error = None
+
+    def _failed(self, why: str) -> None:
+        if self.error is None:
+            log.error("mail not sent, trying on: %s", why)
+        self.error = why
+
+    def _give_up(self, mail: Mail, why: str) -> None:
+        self.given_up += 1
+        self._last_refusal = f"{mail.incident.id} {mail.kind}: {why}"
+        log.error("mail given up: %s", self._last_refusal)
+
+    def _settle(self, mail: Mail, again: Mail | None) -> None:
+        """Take *mail* out of the outbox, in memory and on disk, or put *again* in its place."""
+        outbox = self._history.outbox
+        if again is mail or mail not in outbox:  # one too many meanwhile, or mail is off now
+            return
+        index = outbox.index(mail)
+        outbox[index : index + 1] = [] if again is None else [again]
+        self._keeper.flush()
+
+
+def sentence(incident: Incident) -> str:
+    """What has happened, in one line."""
+    if incident.closed_at is None:
+        return f"{incident.id} opened: {incident.target}: {incident.cause}"
+    lasted = duration(incident.duration(incident.closed_at))
+    return f"{incident.id} closed: {incident.target}: {incident.closed_because} after {lasted}"
+
+
+def _send(mail: Mail, settings: MailSettings, to: Sequence[str]) -> Mapping[str, Reply]:
+    """Over a connection of its own; what the server refused, by recipient."""
+    incident = mail.incident
+    lines = [
+        sentence(incident),
+        "",
+        f"target  {incident.target}",
+        f"cause   {incident.cause}",
+        f"opened  {incident.opened_at:%Y-%m-%d %H:%M:%S} UTC",
+    ]
+    if incident.closed_at is not None:
+        lines.append(f"closed  {incident.closed_at:%Y-%m-%d %H:%M:%S} UTC")
+    message = build_message(
+        settings.sender,
+        settings.recipients,
+        f"{incident.target} is {'down' if incident.is_open else 'no longer down'} ({incident.id})",
+        "\n".join(lines) + "\n",
+        message_id=mail.message_id,
+        headers={"Auto-Submitted": "auto-generated"},  # so that no holiday is announced to us
+    )
+    with settings.mailer() as mailer:
+        return mailer.send(message, settings.sender, to)
+
+
+def _words(refused: Mapping[str, Reply], who: Iterable[str]) -> str:
+    said = "; ".join(
+        f"{one}: {refused[one][0]} {refused[one][1].decode(errors='replace')}" for one in who
+    )
+    return "".join(c if c.isprintable() else " " for c in said)
