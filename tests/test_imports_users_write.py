@@ -15,6 +15,11 @@ LINES = [
     "from sepelib.util.secrets import Secret",
     "from sepelib.util import instrument",
     "from sepelib.util.testing import Clock, FlakyProxy, ServerProcess, ThreadedServer",
+    "from sepelib.subprocess import terminate, run, Termination, ProcessSurvived",
+    "from sepelib.subprocess import ProcessFailed, ProcessTimeout, OutputTooLarge",
+    "from sepelib.vcs.svnfile import SvnClient, SvnFile",
+    "from sepelib.gevent import GreenThread",
+    "from sepelib.gevent import GreenThreads, check_patched, periodic, run_service",
     "import sepelib.gevent, sepelib.subprocess, sepelib.metrics, sepelib.http, sepelib.rpc",
     "import sepelib.vcs, sepelib.mongo, sepelib.zookeeper, sepelib.flask, sepelib.yandex",
 ]
