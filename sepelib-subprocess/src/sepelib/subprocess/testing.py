@@ -25,7 +25,7 @@ from sepelib.util.processes import Proc, ProcessTree
 __all__ = ["Kind", "LeftBehind", "Processes"]
 
 _MARK = "SEPELIB_TEST_PROCESSES"
-_LOOKS = 20
+_MID_EXEC = 1.0  # seconds that a busy machine may leave a process in the middle of an exec
 _GENEROUS = 30.0  # seconds for what takes milliseconds on an idle machine
 
 
@@ -134,9 +134,10 @@ class Processes:
 
     def _find(self) -> Iterator[tuple[ProcessTree, str]]:
         mark = f"{_MARK}={self.env[_MARK]}".encode()
+        until = time.monotonic() + _MID_EXEC
         for stat in Proc().snapshot().values():
             with suppress(OSError, ValueError):  # gone, not ours to look at, one of our ancestors
-                if not stat.alive or mark not in _environ(stat.pid).split(b"\0"):
+                if not stat.alive or mark not in _environ(stat.pid, until).split(b"\0"):
                     continue
                 with ProcessTree(stat.pid, start=stat.start, tree=False) as tree:
                     command = _read(stat.pid, "cmdline").replace(b"\0", b" ").strip()
@@ -144,11 +145,11 @@ class Processes:
                         yield tree, command.decode(errors="replace")
 
 
-def _environ(pid: int) -> bytes:
-    for _ in range(_LOOKS):
-        # In the middle of an exec there is a program already and no environment yet; a kernel
-        # thread has neither.
-        if (found := _read(pid, "environ")) or not os.path.exists(f"/proc/{pid}/exe"):
+def _environ(pid: int, until: float) -> bytes:
+    # In the middle of an exec there is a program already and no environment yet; a kernel thread
+    # has neither. Who has really none costs the wait, so all share one.
+    while not (found := _read(pid, "environ")):
+        if time.monotonic() > until or not os.path.exists(f"/proc/{pid}/exe"):
             break
         time.sleep(0.001)
     return found
