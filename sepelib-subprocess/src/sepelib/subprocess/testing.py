@@ -137,27 +137,24 @@ class Processes:
         until = time.monotonic() + _MID_EXEC
         for stat in Proc().snapshot().values():
             with suppress(OSError, ValueError):  # gone, not ours to look at, one of our ancestors
-                if not stat.alive or mark not in _environ(stat.pid, until).split(b"\0"):
+                if not stat.alive or mark not in _read(stat.pid, "environ", until).split(b"\0"):
                     continue
                 with ProcessTree(stat.pid, start=stat.start, tree=False) as tree:
-                    command = _read(stat.pid, "cmdline").replace(b"\0", b" ").strip()
+                    command = _read(stat.pid, "cmdline", until).replace(b"\0", b" ").strip()
                     if tree.alive():  # so it was that one whose environment we have read
                         yield tree, command.decode(errors="replace")
 
 
-def _environ(pid: int, until: float) -> bytes:
-    # In the middle of an exec there is a program already and no environment yet; a kernel thread
-    # has neither. Who has really none costs the wait, so all share one.
-    while not (found := _read(pid, "environ")):
-        if time.monotonic() > until or not os.path.exists(f"/proc/{pid}/exe"):
-            break
+def _read(pid: int, name: str, until: float) -> bytes:
+    # In the middle of an exec there is a program already, but no environment and no arguments
+    # yet; a kernel thread has none of the three. Who has really none costs the wait, so all
+    # share one.
+    while True:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            found = file.read()
+        if found or time.monotonic() > until or not os.path.exists(f"/proc/{pid}/exe"):
+            return found
         time.sleep(0.001)
-    return found
-
-
-def _read(pid: int, name: str) -> bytes:
-    with open(f"/proc/{pid}/{name}", "rb") as file:
-        return file.read()
 
 
 def _wait_for_state(pid: int, state: str) -> None:
