@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from lookout.checks import http_url, name_for
 from lookout.judge import Rules
-from lookout.settings import SHIPPED, Configuration, Settings, Target, http_url, name_for
+from lookout.settings import SHIPPED, Configuration, Settings, Target
 from sepelib.core.config import ConfigError
 
 TARGETS: list[dict[str, Any]] = [{"name": "shop", "url": "https://shop.example/health"}]
@@ -123,12 +124,12 @@ def test_a_reload_that_is_refused_changes_nothing(tmp_path: Path) -> None:
         (
             BASE + "probes: {intervall: 3}\n",
             "lookout.yml:5:21: probes.intervall must be known, "
-            "which says: there are only confirm, interval, recover, timeout",
+            "which says: there are only confirm, exec_dir, interval, recover, timeout",
         ),
         (
             BASE + "mails: {}\n",
             "lookout.yml:5:8: mails must be known, "
-            "which says: there are only history, log, mail, probes, service, targets, web",
+            "which says: there are only history, log, mail, probes, service, svn, targets, web",
         ),
         (
             BASE + "  confirm: 0\n",

@@ -19,13 +19,14 @@ from typing import Any
 
 import gevent
 
-from lookout import settings as _settings
+from lookout import checks
+from lookout.checks import http_url, seconds
 from lookout.demo import DemoTargets
 from lookout.mail import sentence
 from lookout.probe import probe
 from lookout.records import Incident
 from lookout.service import CannotStart, PortInUse, Service, listen, signals
-from lookout.settings import SHIPPED, Configuration, Settings, Target, http_url, seconds
+from lookout.settings import SHIPPED, Configuration, Settings, Target
 from sepelib.core.config import ConfigError, RedactingFilter, parse_context
 from sepelib.util.testing import SmtpServer
 
@@ -62,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "urls", metavar="URL", nargs="*", type=_checked(http_url), help="to be watched as well"
     )
     dev.add_argument(
-        "--port", type=_checked(_settings.port, int), help=f"default: {DEV_PORT}, or a free one"
+        "--port", type=_checked(checks.port, int), help=f"default: {DEV_PORT}, or a free one"
     )
     dev.add_argument("--state", metavar="DIR", type=Path, default=DEV_STATE)
     dev.add_argument(
@@ -92,7 +93,7 @@ def _serve(options: argparse.Namespace) -> int:
         settings = configuration.load()
         _start_logging(settings.log_level, configuration)
         with Service(settings, announce=_log_incident) as service:
-            log.info("watching %d targets; %s", len(settings.targets), service.url)
+            log.info("watching %d targets; %s", len(service.targets), service.url)
             while not asked.stop.is_set():
                 if asked.reload.is_set():
                     asked.reload.clear()  # before it: the next signal may come during it
@@ -115,7 +116,7 @@ def _dev(options: argparse.Namespace) -> int:
     with signals() as asked, DemoTargets() as demo, SmtpServer() as mailbox:
         targets = demo.targets
         for url in options.urls:
-            name = _settings.name_for(url, [target["name"] for target in targets])
+            name = checks.name_for(url, [target["name"] for target in targets])
             targets.append({"name": name, "url": url, "interval": 5})
         context = {
             "state": str(options.state.absolute()),
@@ -163,7 +164,7 @@ def _check_config(options: argparse.Namespace) -> int:
 
 def _probe(options: argparse.Namespace) -> int:
     _start_logging("WARNING")
-    target = Target(_settings.name_for(options.url, ()), options.url, timeout=options.timeout)
+    target = Target(checks.name_for(options.url, ()), options.url, timeout=options.timeout)
     result = probe(target)
     tries = "" if result.tries == 1 else f", {result.tries} tries"
     _say(f"{target.shown_url}: {result.error or 'fine'} ({result.latency * 1000:.0f} ms{tries})")

@@ -1,4 +1,4 @@
-"""Ask a target once, as a new client would: connect, GET, read the answer to its end.
+"""Ask a target once: run its program, or be a new client: connect, GET, read to the end.
 
 Redirects are not followed: a 3xx is an answer, and what it points to is a target of its own.
 """
@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 import gevent
 import requests
 
+from lookout import program
 from lookout.records import Result
 from lookout.settings import Target
 from sepelib.util.deadline import clip, deadline
@@ -45,6 +46,8 @@ def probe(target: Target, *, retries: RetryPolicy = RETRIES) -> Result:
     Needs a patched process: `gevent.Timeout` is what ends an answer that drips in and the wait
     for a name server, neither of which a socket's own timeout does.
     """
+    if target.program is not None:
+        return program.probe(target, target.program)
     at = datetime.now(UTC)
     started = time.monotonic()
     tries = 1

@@ -22,11 +22,13 @@ from typing import Any, NamedTuple, Self
 
 import gevent
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 
 from lookout import store
 from lookout.mail import Postman
 from lookout.records import Incident
-from lookout.settings import Settings
+from lookout.settings import Settings, Target
+from lookout.syncer import Syncer
 from lookout.watchdog import Watchdog
 from lookout.web import make_app, make_server
 from sepelib.core.config import ConfigError
@@ -71,6 +73,7 @@ class Service:
         self._started = time.monotonic()
         self._version = version("lookout")
         self._exits = ExitStack()
+        self._watching = BoundedSemaphore()
 
     def __enter__(self) -> Self:
         with ExitStack() as exits:
@@ -116,12 +119,27 @@ class Service:
         self.postman.start()
         exits.callback(self.postman.stop)
         self.watchdog = Watchdog(self.history, self.keeper, announce=self._tell)
-        app = make_app(lambda: self._settings.targets, self.history, self.health)
+        self.syncer = Syncer(settings.state, changed=self._watch)
+        app = make_app(lambda: self.targets, self.history, self.health)
         server = make_server(listener, app)
         server.start()
         exits.callback(server.stop, timeout=DRAIN)
-        self.watchdog.watch(settings.targets)
         exits.callback(self.watchdog.stop)
+        exits.callback(self.syncer.stop)
+        self.syncer.use(settings.svn, settings.defaults)
+        self._watch()
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Those of the configuration, then those of the list in svn that it does not name."""
+        own = self._settings.targets
+        names = {target.name for target in own}
+        return (*own, *(target for target in self.syncer.targets if target.name not in names))
+
+    def _watch(self) -> None:
+        # `watch` waits in the middle: a reload and the syncer, each with its targets, take turns.
+        with self._watching:
+            self.watchdog.watch(self.targets)
 
     def _tell(self, incident: Incident) -> None:
         self.postman.wake()  # the mail itself came into the outbox with the incident
@@ -149,8 +167,13 @@ class Service:
         self.keeper.every = new.save_every
         if new.mail != old.mail:
             self.postman.use(new.mail)
-        self.watchdog.watch(new.targets)
-        log.info("configuration read again, watching %d targets", len(new.targets))
+        self.syncer.use(new.svn, new.defaults)
+        self._watch()
+        log.info("configuration read again, watching %d targets", len(self.targets))
+
+    def _clashes(self) -> str:
+        names = {target.name for target in self._settings.targets}
+        return ", ".join(t.name for t in self.syncer.targets if t.name in names)
 
     def _close_keeper(self) -> None:
         if not self.keeper.close():
@@ -168,6 +191,11 @@ class Service:
         if self.watchdog.faults:
             complaints.append(
                 f"lookout itself failed in {self.watchdog.faults} probes; its log says how"
+            )
+        complaints += self.syncer.complaints
+        if clashes := self._clashes():
+            complaints.append(
+                f"Not taken from svn, the configuration has targets of these names: {clashes}"
             )
         complaints += self.postman.complaints
         return {

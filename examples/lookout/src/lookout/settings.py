@@ -5,23 +5,50 @@ Whatever is wrong is a `ConfigError`: one line that cites the file and the line 
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from lookout.checks import (
+    NAME,
+    address,
+    arguments,
+    count,
+    directory,
+    file_name,
+    http_status,
+    http_url,
+    level,
+    password,
+    port,
+    seconds,
+    svn_file,
+    svn_url,
+    tls,
+    watchable,
+)
 from lookout.judge import Rules
-from sepelib.core import config as core_config
 from sepelib.core.config import Config, ConfigError, Place
 from sepelib.util.secrets import Secret
-from sepelib.util.smtp import Mailer, build_message
+from sepelib.util.smtp import Mailer
 from sepelib.util.url import redact_url
+from sepelib.vcs.svnfile import SvnClient
 
-__all__ = ["SHIPPED", "Configuration", "MailSettings", "Settings", "Target", "http_url", "name_for"]
+__all__ = [
+    "SHIPPED",
+    "Configuration",
+    "Defaults",
+    "Kind",
+    "MailSettings",
+    "Program",
+    "Settings",
+    "SvnSettings",
+    "Target",
+    "targets_in",
+]
 
 SHIPPED = Path(__file__).with_name("lookout.yml")
 
@@ -29,22 +56,53 @@ SHIPPED = Path(__file__).with_name("lookout.yml")
 KEYS: dict[str, set[str]] = {
     "service": {"name", "state"},
     "web": {"host", "port"},
-    "probes": {"interval", "timeout", "confirm", "recover"},
+    "probes": {"interval", "timeout", "confirm", "recover", "exec_dir"},
     "history": {"results", "incidents", "save_every"},
     "mail": {"enabled", "host", "port", "sender", "recipients", "tls", "user", "password"},
+    "svn": {"url", "file", "poll", "username", "password"},
     "log": {"level"},
     "targets": set(),
 }
-TARGET_KEYS = {"name", "url", "status", "max_latency"} | KEYS["probes"]
+TARGET_KEYS = {"name", "max_latency", "interval", "timeout", "confirm", "recover"}
+KIND_KEYS = {"http": {"url", "status"}, "exec": {"exec", "args"}}
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 Tls = Literal["none", "starttls", "tls"]
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+SVN_TIMEOUT = 30.0
+MAX_LIST = 1 << 20  # bytes
+
+
+class Kind(StrEnum):
+    """How a target is probed."""
+
+    HTTP = "http"
+    EXEC = "exec"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A file of *directory* and its arguments, which may hold secrets: they are not shown."""
+
+    directory: Path
+    name: str
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a target does not say for itself. Without an *exec_dir* no programs are run."""
+
+    interval: float = 30.0
+    timeout: float = 5.0
+    rules: Rules = field(default_factory=Rules)
+    exec_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What to probe. Its URL may hold a password: show `shown_url` instead."""
+    """What to probe: *url*, or *program* if there is one.
+
+    The URL may hold a password: show `shown_url` instead.
+    """
 
     name: str
     url: str
@@ -53,10 +111,15 @@ class Target:
     rules: Rules = field(default_factory=Rules)
     status: int | None = None
     max_latency: float | None = None
+    program: Program | None = None
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.HTTP if self.program is None else Kind.EXEC
 
     @property
     def shown_url(self) -> str:
-        return redact_url(self.url)
+        return redact_url(self.url) if self.program is None else f"exec:{self.program.name}"
 
     @property
     def host(self) -> str:
@@ -81,6 +144,25 @@ class MailSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SvnSettings:
+    """Where a list of more targets is: a file of a Subversion repository."""
+
+    url: str  # of the file
+    poll: float = 60.0
+    username: str | None = None
+    password: Secret[str] | None = None
+
+    def client(self) -> SvnClient:
+        """Raises ValueError where the values contradict each other."""
+        return SvnClient(
+            username=self.username,
+            password=self.password,
+            timeout=SVN_TIMEOUT,
+            max_output=MAX_LIST,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All that the daemon is told from outside."""
 
@@ -89,11 +171,13 @@ class Settings:
     host: str
     port: int
     targets: tuple[Target, ...]
+    defaults: Defaults
     max_results: int
     max_incidents: int
     save_every: float
     log_level: str
     mail: MailSettings | None  # None: nobody is to be told
+    svn: SvnSettings | None  # None: no other targets than these
 
 
 class Configuration:
@@ -143,17 +227,20 @@ def _settings(config: Config) -> Settings:
     for section, names in KEYS.items():
         if names:
             _refuse_unknown(config, (section,), names)
+    defaults = _defaults(config)
     return Settings(
         name=config.get_value("service.name", "lookout", type=str),
         state=Path(config.get_value("service.state", type=str)),
         host=config.get_value("web.host", "127.0.0.1", type=str),
         port=config.get_value("web.port", 8080, type=port),
-        targets=_targets(config),
+        targets=targets_in(config, defaults),
+        defaults=defaults,
         max_results=config.get_value("history.results", 300, type=count),
         max_incidents=config.get_value("history.incidents", 200, type=count),
         save_every=config.get_value("history.save_every", 5.0, type=seconds),
         log_level=config.get_value("log.level", "INFO", type=level),
         mail=_mail(config),
+        svn=_svn(config),
     )
 
 
@@ -187,11 +274,41 @@ def _mail(config: Config) -> MailSettings | None:
     return mail
 
 
-def _targets(config: Config) -> tuple[Target, ...]:
-    every = config.get_value("probes.interval", 30.0, type=seconds)
-    timeout = config.get_value("probes.timeout", 5.0, type=seconds)
-    confirm = config.get_value("probes.confirm", 2, type=count)
-    recover = config.get_value("probes.recover", 2, type=count)
+def _svn(config: Config) -> SvnSettings | None:
+    if not config.get_value("svn.url", None):
+        return None
+    url = config.get_value("svn.url", type=svn_url).rstrip("/")
+    username = config.get_value("svn.username", None)
+    secret = config.get_value("svn.password", None)
+    svn = SvnSettings(
+        f"{url}/{config.get_value('svn.file', 'targets.yml', type=svn_file)}",
+        config.get_value("svn.poll", 60.0, type=seconds),
+        None if username is None else config.get_value("svn.username", type=str),
+        None if secret is None else config.get_value("svn.password", type=password),
+    )
+    try:
+        svn.client()
+    except ValueError as error:
+        at = config.explain("svn")
+        raise ConfigError(f"svn: {error}", Place(at.file or "svn", at.line, at.column)) from None
+    return svn
+
+
+def _defaults(config: Config) -> Defaults:
+    exec_dir = config.get_value("probes.exec_dir", None)
+    return Defaults(
+        config.get_value("probes.interval", 30.0, type=seconds),
+        config.get_value("probes.timeout", 5.0, type=seconds),
+        Rules(
+            config.get_value("probes.confirm", 2, type=count),
+            config.get_value("probes.recover", 2, type=count),
+        ),
+        None if exec_dir is None else config.get_value("probes.exec_dir", type=directory),
+    )
+
+
+def targets_in(config: Config, defaults: Defaults) -> tuple[Target, ...]:
+    """The list `targets` of *config*, with *defaults* for what they do not say."""
     taken: set[str] = set()
 
     def new_name(value: object) -> str:
@@ -202,22 +319,39 @@ def _targets(config: Config) -> tuple[Target, ...]:
         taken.add(value)
         return value
 
+    def program_name(value: object) -> str:
+        if defaults.exec_dir is None:
+            raise ValueError("left out as long as probes.exec_dir names no directory of programs")
+        return file_name(value)
+
     targets = []
     for index in range(len(config.get_value("targets", type=watchable))):
         key = f"targets.{index}"
-        _refuse_unknown(config, ("targets", index), TARGET_KEYS)
+        row = config.get_value(("targets", index), type=dict)
+        kind = Kind.EXEC if "exec" in row else Kind.HTTP
+        _refuse_unknown(config, ("targets", index), TARGET_KEYS | KIND_KEYS[kind])
+        program, url = None, ""
+        name = config.get_value(f"{key}.name", type=new_name)
+        if kind is Kind.HTTP:
+            url = config.get_value(f"{key}.url", type=http_url)
+        else:
+            file = config.get_value(f"{key}.exec", type=program_name)
+            args = config.get_value(f"{key}.args", (), type=arguments)
+            assert defaults.exec_dir is not None  # program_name has seen to it
+            program = Program(defaults.exec_dir, file, args)
         targets.append(
             Target(
-                name=config.get_value(f"{key}.name", type=new_name),
-                url=config.get_value(f"{key}.url", type=http_url),
-                interval=config.get_value(f"{key}.interval", every, type=seconds),
-                timeout=config.get_value(f"{key}.timeout", timeout, type=seconds),
+                name=name,
+                url=url,
+                interval=config.get_value(f"{key}.interval", defaults.interval, type=seconds),
+                timeout=config.get_value(f"{key}.timeout", defaults.timeout, type=seconds),
                 rules=Rules(
-                    config.get_value(f"{key}.confirm", confirm, type=count),
-                    config.get_value(f"{key}.recover", recover, type=count),
+                    config.get_value(f"{key}.confirm", defaults.rules.confirm, type=count),
+                    config.get_value(f"{key}.recover", defaults.rules.recover, type=count),
                 ),
                 status=config.get_value(f"{key}.status", None, type=http_status),
                 max_latency=config.get_value(f"{key}.max_latency", None, type=seconds),
+                program=program,
             )
         )
     return tuple(targets)
@@ -230,84 +364,3 @@ def _refuse_unknown(config: Config, key: tuple[str | int, ...], names: Collectio
     for name in config.get_value(key, {}, type=dict):
         if name not in names:
             config.get_value((*key, name), type=known)  # for the place of it
-
-
-# What a value must be. `get_value` puts the key and the place before what they complain of;
-# none repeats the value, which may be a secret.
-
-
-def seconds(value: object) -> float:
-    with suppress(ValueError):  # its text holds the value
-        if 0 < (number := core_config.duration(value)) < 1e7:
-            return number
-    raise ValueError("a time such as 5s, 250ms or 1m30s, more than none")
-
-
-def count(value: object) -> int:
-    if type(value) is not int or value < 1:
-        raise ValueError("a whole number from 1")
-    return value
-
-
-def port(value: object) -> int:
-    if type(value) is not int or not 0 <= value <= 65535:
-        raise ValueError("a whole number up to 65535")
-    return value
-
-
-def http_status(value: object) -> int:
-    if type(value) is not int or not 200 <= value <= 599:
-        raise ValueError("a whole number from 200 to 599")
-    return value
-
-
-def tls(value: object) -> str:
-    if value not in ("none", "starttls", "tls"):
-        raise ValueError("none, starttls or tls")
-    return str(value)
-
-
-def password(value: object) -> Secret[str]:
-    return Secret(str(value))
-
-
-def address(value: object) -> str:
-    """*value* if it is one address of a mail, else ValueError."""
-    with suppress(ValueError, TypeError):
-        build_message(str(value), (), "", "")
-        return str(value)
-    raise ValueError("one address, such as ann@example.org or Ann <ann@example.org>")
-
-
-def level(value: object) -> str:
-    if value not in LEVELS:
-        raise ValueError(f"one of {', '.join(LEVELS)}")
-    return str(value)
-
-
-def watchable(value: object) -> list[Any]:
-    if not isinstance(value, list) or not value:
-        raise ValueError("a list with at least one target in it, else there is nothing to watch")
-    return value
-
-
-def http_url(value: object) -> str:
-    """*value* if it is a URL that can be probed, else ValueError."""
-    refused = ValueError("a URL that starts with http:// or https:// and names a host")
-    if not isinstance(value, str) or not value.isprintable() or " " in value:
-        raise refused
-    try:
-        parts = urlsplit(value)
-        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        raise refused from None  # its text holds the URL
-    if not fits:
-        raise refused
-    return value
-
-
-def name_for(url: str, taken: Collection[str]) -> str:
-    """A name for a target of which only the URL is known: its host, numbered if need be."""
-    host = re.sub(r"[^A-Za-z0-9.-]+", "-", urlsplit(url).hostname or "")[:50].strip(".-") or "url"
-    names = (host if n == 1 else f"{host}-{n}" for n in itertools.count(1))
-    return next(name for name in names if name not in taken)

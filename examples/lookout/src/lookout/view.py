@@ -44,6 +44,7 @@ def _target(target: Target, history: History) -> dict[str, Any]:
     incident = history.open_incident(target.name)
     return {
         "name": target.name,
+        "kind": target.kind,
         "url": target.shown_url,
         "state": record.standing.state,
         "since": record.since.isoformat() if record.since else None,

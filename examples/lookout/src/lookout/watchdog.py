@@ -68,11 +68,15 @@ class Watchdog:
                 self._greenlets[target] = gevent.spawn(self._watch, target)
 
     def stop(self) -> None:
-        """End all probes, those under way without a result. Returns within a second."""
+        """End all probes, those under way without a result. Returns within three seconds."""
         self._end(set(self._greenlets))
 
     def _end(self, targets: set[Target]) -> None:
-        gevent.killall([self._greenlets.pop(target) for target in targets], timeout=1.0)
+        ended = [self._greenlets.pop(target) for target in targets]
+        gevent.killall(ended, block=False)
+        # A program that takes no notice of SIGTERM is killed after a second. joinall gives up
+        # quietly, killall would raise.
+        gevent.joinall(ended, timeout=3.0)
 
     def _watch(self, target: Target) -> None:
         beat = time.monotonic() + self._rng.uniform(0, min(FIRST_WITHIN, target.interval))
