@@ -5,6 +5,7 @@ imports pytest (fixtures: `sepelib.util.pytest_plugin`). Names load at first use
 
     Clock            a monotonic clock and a sleep that a test moves by hand
     FlakyProxy       a TCP proxy that delays, drips, holds, cuts, refuses, loses one answer
+    MemoryRecorder   a metrics recorder whose values a test reads
     ServerProcess    a server as a child process, gone when its owner is gone
     SmtpServer       a mail server which keeps what it gets and fails as a test says
     ThreadedServer   the base of the small servers that answer inside the test's process
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ._check_retry import check_transport_nesting as check_transport_nesting
     from ._check_runner import check_runner as check_runner
     from ._clock import Clock as Clock
+    from ._memory_recorder import MemoryRecorder as MemoryRecorder
     from ._missing import MissingComponent as MissingComponent
     from ._missing import missing as missing
     from ._proxy import FlakyProxy as FlakyProxy
@@ -37,6 +39,7 @@ else:
     _HOME = {
         "Clock": "_clock",
         "FlakyProxy": "_proxy",
+        "MemoryRecorder": "_memory_recorder",
         "MissingComponent": "_missing",
         "ReceivedMail": "_smtp_server",
         "ServerNotReady": "_server_errors",
@@ -68,6 +71,7 @@ else:
 __all__ = [
     "Clock",
     "FlakyProxy",
+    "MemoryRecorder",
     "MissingComponent",
     "ReceivedMail",
     "ServerNotReady",
