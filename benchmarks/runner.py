@@ -32,12 +32,17 @@ class Goal:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One thing, done by us and by others; *ours* and each peer do it once per call."""
+    """One thing, done by us and by others; *ours* and each peer do it once per call.
+
+    clocked=False: a call is not timed, but returns the seconds to compare, such as a percentile of
+    many latencies; it is made once a round.
+    """
 
     name: str
     ours: Variant
     peers: Mapping[str, Variant]
     goals: Sequence[Goal] = ()
+    clocked: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,14 +87,28 @@ def human(seconds: float) -> str:
 def measure(comparison: Comparison, *, rounds: int, sample: float) -> Result:
     """*sample*: seconds that one timing of one variant should take."""
     variants = {"sepelib": comparison.ours, **comparison.peers}
-    calls = {name: _calls_in(sample, variant) for name, variant in variants.items()}
+    take = _timed(variants, sample) if comparison.clocked else _returned(variants)
     taken: dict[str, list[float]] = {name: [] for name in variants}
     order = list(variants)
     for _ in range(rounds):
         random.shuffle(order)
         for name in order:
-            taken[name].append(_time(variants[name], calls[name]) / calls[name])
+            taken[name].append(take(name))
     return Result(comparison, taken)
+
+
+def _timed(variants: Mapping[str, Variant], sample: float) -> Callable[[str], float]:
+    calls = {name: _calls_in(sample, variant) for name, variant in variants.items()}
+    return lambda name: _time(variants[name], calls[name]) / calls[name]
+
+
+def _returned(variants: Mapping[str, Variant]) -> Callable[[str], float]:
+    def take(name: str) -> float:
+        seconds = variants[name]()
+        assert isinstance(seconds, float)
+        return seconds
+
+    return take
 
 
 def _time(variant: Variant, calls: int) -> float:
@@ -100,6 +119,7 @@ def _time(variant: Variant, calls: int) -> float:
 
 
 def _calls_in(seconds: float, variant: Variant) -> int:
+    variant()  # the first call connects, fills caches and is like no other
     calls = 1
     while (taken := _time(variant, calls)) < seconds / 10:
         calls *= 4

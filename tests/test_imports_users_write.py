@@ -20,6 +20,9 @@ LINES = [
     "from sepelib.vcs.svnfile import SvnClient, SvnFile",
     "from sepelib.gevent import GreenThread",
     "from sepelib.gevent import GreenThreads, check_patched, periodic, run_service",
+    "from sepelib.http import InstrumentedSession, RestClient",
+    "from sepelib.http.errors import HttpError, TransportError, NotFound",
+    "from sepelib.http.testing import HttpTestServer, faults",
     "import sepelib.gevent, sepelib.subprocess, sepelib.metrics, sepelib.http, sepelib.rpc",
     "import sepelib.vcs, sepelib.mongo, sepelib.zookeeper, sepelib.flask, sepelib.yandex",
 ]
