@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 
 from sepelib.util._layer import in_transport
 
@@ -66,28 +66,39 @@ class Deadline:
 _current: ContextVar[Deadline | None] = ContextVar("sepelib.util.deadline", default=None)
 
 
-@contextmanager
-def deadline(
-    limit: float | Deadline | None, *, clock: Callable[[], float] | None = None
-) -> Iterator[Deadline | None]:
+class deadline:
     """Let the block, and all that it calls, end within *limit*; give the deadline in force.
 
-    *limit* is seconds from now, or a Deadline made elsewhere (another thread's). An earlier one
-    from outside stays in force; None changes nothing. Nothing is interrupted: blocking calls obey
-    by `clip()`, loops by `check()`.
+    *limit* is seconds from the block's beginning, or a Deadline made elsewhere (another thread's).
+    An earlier one from outside stays in force; None changes nothing. Nothing is interrupted:
+    blocking calls obey by `clip()`, loops by `check()`. For one block at a time.
     """
-    outer = _current.get()
-    if limit is None:
-        yield outer
-        return
-    inner = limit if isinstance(limit, Deadline) else Deadline.after(limit, clock=clock)
-    if outer is not None and outer.remaining() <= inner.remaining():
-        inner = outer
-    token = _current.set(inner)
-    try:
-        yield inner
-    finally:
-        _current.reset(token)
+
+    # A class and not a generator: a server enters one for each request.
+    __slots__ = ("_clock", "_limit", "_token")
+
+    def __init__(
+        self, limit: float | Deadline | None, *, clock: Callable[[], float] | None = None
+    ) -> None:
+        self._limit = limit
+        self._clock = clock
+        self._token: Token[Deadline | None] | None = None
+
+    def __enter__(self) -> Deadline | None:
+        outer = _current.get()
+        limit = self._limit
+        if limit is None:
+            return outer
+        inner = limit if isinstance(limit, Deadline) else Deadline.after(limit, clock=self._clock)
+        if outer is not None and outer.remaining() <= inner.remaining():
+            inner = outer
+        self._token = _current.set(inner)
+        return inner
+
+    def __exit__(self, *_: object) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            _current.reset(token)
 
 
 @contextmanager

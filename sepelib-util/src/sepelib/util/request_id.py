@@ -14,8 +14,6 @@ context, as `sepelib.gevent.GreenThread` does.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -47,16 +45,22 @@ def accepted(text: str | None) -> str | None:
     return None
 
 
-@contextmanager
-def using(request_id: str | None) -> Iterator[None]:
+class using:
     """Let `current()` give *request_id* inside the block. ValueError when it is not acceptable."""
-    if request_id is not None and accepted(request_id) is None:
-        raise ValueError("a request id is 1 to 64 of A-Z a-z 0-9 . _ : -")
-    token = _current.set(request_id)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+
+    # A class and not a generator: a server enters one for each request.
+    __slots__ = ("_request_id", "_token")
+
+    def __init__(self, request_id: str | None) -> None:
+        if request_id is not None and accepted(request_id) is None:
+            raise ValueError("a request id is 1 to 64 of A-Z a-z 0-9 . _ : -")
+        self._request_id = request_id
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._request_id)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 def add_to_record(record: Any) -> bool:
