@@ -256,7 +256,7 @@ class _Run:
         try:
             self._binding.__exit__(None, None, None)
         except ValueError:
-            pass  # of a server that ends it in another context than it began in
+            log.debug("request %s ended in another context than it began in", self.request_id)
         measures = self._application.measures
         measures.in_flight.dec()
         environ = self._environ
