@@ -100,3 +100,11 @@ def test_the_module_counts_in_the_default_registry_unless_another_is_given() -> 
         assert there is not here
     finally:
         metrics.default_registry.unregister("test_counters_there")
+
+
+def test_an_amount_that_no_output_could_write_is_refused() -> None:
+    counter = Registry().counter("jobs")
+    with pytest.raises(ValueError, match="by a number of 16610 bits"):
+        counter.inc(10**5000)
+    counter.inc(2**64 - 1)
+    assert counter.read() == 2**64 - 1

@@ -97,11 +97,13 @@ def test_a_suffix_may_be_chosen(suffix: str, value: float, written: float) -> No
 
 
 @pytest.mark.parametrize("suffix", ["", "mmm", "dhhh", "hgram", "a_mm", "zmmm", "ammx;"])
-def test_a_suffix_that_does_not_fit_is_not_used(suffix: str) -> None:
+def test_a_suffix_that_does_not_fit_is_refused_where_it_is_given(suffix: str) -> None:
     registry = Registry()
-    registry.counter("c", yasm=suffix).inc()
-    registry.histogram("h", buckets=(1,), yasm="ammx")
-    assert set(values_of(registry)) == {"c_dmmm", "h_dhhh", "h_count_dmmm"}
+    with pytest.raises(ValueError, match=f"'c'.*'{suffix}' (is no suffix of|of) yasm"):
+        registry.counter("c", yasm=suffix)
+    with pytest.raises(ValueError, match=r"'ammx' of yasm does not fit a histogram"):
+        registry.histogram("h", yasm="ammx")
+    assert values_of(registry) == {}
 
 
 def test_a_histogram_may_have_the_suffix_of_another_histogram() -> None:

@@ -18,7 +18,6 @@ native threads, greenlets, gevent's threadpool, signal handlers and finalizers, 
 from __future__ import annotations
 
 from sepelib.metrics._histogram import Histogram
-from sepelib.metrics._merge import merge
 from sepelib.metrics._meter import Meter
 from sepelib.metrics._series import OVERFLOW, Family
 from sepelib.metrics.counters import Counter, Gauge
@@ -26,7 +25,7 @@ from sepelib.metrics.registry import Registry, default_registry
 
 TYPE_CHECKING = False  # the real one costs 8 ms of import
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
 __all__ = [
@@ -44,6 +43,18 @@ __all__ = [
     "merge",
     "meter",
 ]
+
+
+def merge(snapshots: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """A snapshot as if one registry had seen everything: all values are sums, gauges' too.
+
+    Histograms are merged by their buckets: quantiles are as good as those of one, and the coarser
+    error holds. Of the labels of the registries those stay that are the same in all. *snapshots*
+    may come from JSON. ValueError when one name is two kinds of metric.
+    """
+    from sepelib.metrics._merge import merge
+
+    return merge(snapshots)
 
 
 def counter(

@@ -93,7 +93,7 @@ class Histogram(Series):
         now = self._clock()
         self._buffer: list[float] = []
         self._due = 0  # size of the buffer from which on `observe()` reads the clock
-        self._checked = self._filling_since = now  # when the clock was read, the buffer empty
+        self._checked = self._filling_since = now  # the clock was read; the buffer was empty
         # The open slice: its number and end, its values by their finest keys.
         self._index = math.floor(now / self._family.slice_seconds)
         self._slice_end = (self._index + 1) * self._family.slice_seconds
@@ -117,7 +117,8 @@ class Histogram(Series):
         """`with histogram.time():`, or `@histogram.time()`: observe how long it took, in seconds.
 
         However it ends, by an exception too. As a decorator it refuses generator and coroutine
-        functions (TypeError), whose call takes no time. Take a new one for each block.
+        functions (TypeError), whose call takes no time. One may serve several blocks, nested ones
+        too, but not two greenlets at a time: take a new one there.
         """
         timing = Timing()
         timing.histogram = self
@@ -132,7 +133,7 @@ class Histogram(Series):
         buffer.append(value)
 
     def read(self) -> HistogramReading:
-        return self.contents()[0]
+        return self._read(None)[0]
 
     def cumulative(self, edges: Sequence[float]) -> list[int]:
         """How many values since the start were not above each of the ascending *edges*."""
@@ -151,12 +152,21 @@ class Histogram(Series):
 
     def contents(self) -> tuple[HistogramReading, _Counts, _Counts]:
         """`read()`, and the counts by keys since the start and of the window, of one instant."""
+        everything: _Counts = {}
+        reading, recent = self._read(everything)
+        return reading, everything, recent
+
+    def _read(self, everything: _Counts | None) -> tuple[HistogramReading, _Counts]:
+        """What there is now, and the counts of the window; those since the start, which are many
+        more, go to *everything* if that is wanted."""
         family = self._family
         now = self._clock()
         self._settle(now)
         opened, moments, before, closed, index = self._stored()
-        everything, shift = dict(pairs(before[2])), family.scale.shift
-        add(everything, opened.items(), shift)
+        shift = family.scale.shift
+        if everything is not None:
+            everything.update(pairs(before[2]))
+            add(everything, opened.items(), shift)
         count, total = before[0] + moments[0], finite(before[1] + moments[1])
 
         oldest = math.floor(now / family.slice_seconds) - SLICES + 1
@@ -166,7 +176,7 @@ class Histogram(Series):
             of_window = together(of_window, moments)
             add(recent, opened.items(), shift)
         window = WindowReading.of(of_window, recent, family.scale, family.window, family.quantiles)
-        return HistogramReading(count, total, window), everything, recent
+        return HistogramReading(count, total, window), recent
 
     def activity(self) -> object:
         return self._before[0] + self._moments[0] + len(self._buffer)
@@ -302,9 +312,9 @@ class LockedHistogram(Histogram):
         with self._lock:
             super().observe_at(now, value)
 
-    def contents(self) -> tuple[HistogramReading, _Counts, _Counts]:
+    def _read(self, everything: _Counts | None) -> tuple[HistogramReading, _Counts]:
         with self._lock:
-            return super().contents()
+            return super()._read(everything)
 
     def _split(self, split: Split) -> _Parts:
         with self._lock:

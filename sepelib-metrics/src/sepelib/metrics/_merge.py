@@ -17,12 +17,7 @@ __all__ = ["merge"]
 
 
 def merge(snapshots: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """A snapshot as if one registry had seen everything: all values are sums, gauges' too.
-
-    Histograms are merged by their buckets: quantiles are as good as those of one, and the coarser
-    error holds. Of the labels of the registries those stay that are the same in all. *snapshots*
-    may come from JSON. ValueError when one name is two kinds of metric.
-    """
+    """See `sepelib.metrics.merge()`."""
     snapshots = list(snapshots)
     metrics: dict[str, list[Mapping[str, Any]]] = {}
     for snapshot in snapshots:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Place",
     "check_name",
+    "check_yasm",
     "checked_const_labels",
     "checked_labels",
     "clash",
@@ -91,6 +92,17 @@ def check_name(kind: str, name: str) -> None:
         raise ValueError(
             f"{name!r}: the name of a {kind} goes without '_total', outputs that want it append it"
         )
+
+
+def check_yasm(kind: str, name: str, suffix: str) -> None:
+    """ValueError unless *suffix* is one of yasm's that fits the kind."""
+    letters = {"summ": "dmmm", "hgram": "dhhh", "max": "axxx"}.get(suffix, suffix)
+    if len(letters) != 4 or letters[0] not in "ad" or not set(letters[1:]) <= set("vehmntx"):
+        raise ValueError(
+            f"{name!r}: {suffix!r} is no suffix of yasm: 'a' or 'd' and three letters, such as dmmm"
+        )
+    if (letters[1] == "h") != (kind == "histogram"):
+        raise ValueError(f"{name!r}: the suffix {suffix!r} of yasm does not fit a {kind}")
 
 
 def checked_labels(metric: str, names: Iterable[str]) -> tuple[str, ...]:

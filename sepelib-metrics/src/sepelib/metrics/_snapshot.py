@@ -13,25 +13,28 @@ if TYPE_CHECKING:
 __all__ = ["histogram", "metric"]
 
 
-def metric(family: Family) -> dict[str, Any]:
+def metric(family: Family, *, buckets: bool) -> dict[str, Any]:
+    rows = [_row(family, series, buckets) for series in family.series()]
     return {
         "name": family.name,
         "kind": family.kind,
         "help": family.help,
         "unit": family.unit,
         "labels": list(family.label_names),
-        "series": [row for series in family.series() if (row := _row(family, series)) is not None],
+        "series": [row for row in rows if row is not None],
     }
 
 
-def _row(family: Any, series: Any) -> dict[str, Any] | None:
+def _row(family: Any, series: Any, buckets: bool) -> dict[str, Any] | None:
     labels = {"labels": list(series.label_values)}
-    if family.kind == "histogram":
+    if family.kind == "histogram" and buckets:
         reading, everything, recent = series.contents()
         shift = family.scale.shift
         of_all = reading.count, reading.sum, reading.window
         return labels | histogram(*of_all, shift, everything, recent)
     reading = series.read()
+    if family.kind == "histogram":
+        return labels | _totals(reading.count, reading.sum, reading.window)
     if family.kind == "meter":
         return labels | {"count": reading.count, "rates": reading.rates}
     return None if reading is None else labels | {"value": reading}
@@ -45,16 +48,17 @@ def histogram(
     everything: Mapping[int, int],
     recent: Mapping[int, int],
 ) -> dict[str, Any]:
-    return {
-        "count": count,
-        "sum": total,
-        "window": _window(reading),
+    return _totals(count, total, reading) | {
         "buckets": {
             "shift": shift,
             "cumulative": sorted(map(list, everything.items())),
             "window": sorted(map(list, recent.items())),
         },
     }
+
+
+def _totals(count: int, total: float, reading: WindowReading) -> dict[str, Any]:
+    return {"count": count, "sum": total, "window": _window(reading)}
 
 
 def _window(reading: WindowReading) -> dict[str, Any]:

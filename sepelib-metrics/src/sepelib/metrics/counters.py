@@ -168,6 +168,8 @@ class LockedGauge(Gauge):
 def amount(series: Series, n: float) -> float:
     if type(n) is not int and type(n) is not float:
         n = number(n, "an amount")
+    if type(n) is int and n.bit_length() > 64:  # of thousands of bits could not be written out
+        raise ValueError(f"{series!r} cannot be increased by a number of {n.bit_length()} bits")
     if not 0 <= n < math.inf:
         raise ValueError(f"{series!r} only grows: it cannot be increased by {n}")
     return n

@@ -12,6 +12,7 @@ from sepelib.metrics._histogram_family import HistogramFamily
 from sepelib.metrics._meter import METER
 from sepelib.metrics._names import (
     check_name,
+    check_yasm,
     checked_const_labels,
     checked_labels,
     clash,
@@ -198,7 +199,7 @@ class Registry:
             return list(found)
         return [family for family in found if family is not self._faults]
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self, *, buckets: bool = True) -> dict[str, Any]:
         """All values as plain dicts and lists that JSON can hold; `sepelib.metrics.merge()` puts
         several together.
 
@@ -211,17 +212,21 @@ class Registry:
                                 "quantiles": {"0.5": ...}}}]}]}
 
         Sorted by name. What an empty window cannot tell is None, and it has no quantiles. "buckets"
-        is for `merge()`.
+        is for `merge()`; with *buckets* False it is left out, which is cheaper.
         """
         return {
             "time": time.time(),
             "labels": dict(self.const_labels),
-            "metrics": [metric(family) for family in self.families()],
+            "metrics": [metric(family, buckets=buckets) for family in self.families()],
         }
 
     def dump(self, fmt: str) -> tuple[bytes, str]:
         """All values as "yaml", "json", "prometheus", "openmetrics" or "yasm", and the content
-        type; ValueError for another format."""
+        type; ValueError for another format.
+
+        The first dump of a format imports what renders it, which a signal handler must not: one
+        that dumps wants a dump made before it is installed.
+        """
         from sepelib.metrics import render
 
         return render.dump(self, fmt)
@@ -298,6 +303,9 @@ class Registry:
         options: dict[str, Any],
     ) -> Family:
         check_name(kind, name)
+        max_series, ttl, yasm = limits
+        if yasm is not None:
+            check_yasm(kind, name, yasm)
         if doubled := set(labels) & set(self.const_labels):
             raise ValueError(f"{name!r}: all series have the label {doubled.pop()!r} already")
         here = place()
@@ -307,7 +315,6 @@ class Registry:
                 f"{kind} {name!r}, asked for at {here}, would share the name {shared!r} in the"
                 f" output with {other.kind} {other.name!r}, made at {other.place}"
             )
-        max_series, ttl, yasm = limits
         family = (HistogramFamily if kind == "histogram" else Family)(
             make,
             kind,

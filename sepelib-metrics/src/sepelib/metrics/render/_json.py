@@ -20,10 +20,7 @@ CONTENT_TYPE = "application/json"
 
 
 def render(registry: Registry) -> bytes:
-    snapshot = registry.snapshot()
-    for metric in snapshot["metrics"]:
-        for series in metric["series"]:
-            series.pop("buckets", None)
+    snapshot = registry.snapshot(buckets=False)
     try:
         return _encoded(snapshot)
     except ValueError:

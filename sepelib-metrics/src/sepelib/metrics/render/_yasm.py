@@ -6,8 +6,7 @@
 
 Labels are tags. The suffix says what the value is (a: absolute, d: growing) and how it is put
 together inside a group, across groups and in time (h: histogram, m: sum, x: max, ...). `yasm=` of a
-metric chooses another than these; one that is no suffix, or of a histogram for what is none or the
-other way round, is not used:
+metric chooses another than these:
 
 | kind | signals |
 |---|---|
@@ -59,7 +58,6 @@ _NUMBERS_TOGETHER: dict[str, Callable[[list[float]], float]] = {
     "v": lambda values: sum(values) / len(values),
     "x": max,
 }
-_SUFFIX = re.compile(r"[ad][vehmntx]{3}|summ|hgram|max")
 _FOREIGN = re.compile(r"[^a-zA-Z0-9.\-/@_]")
 
 
@@ -102,11 +100,7 @@ def _histograms(family: Any, const: Mapping[str, str]) -> Iterator[tuple[Signal,
 
 
 def _suffix(family: Family) -> str:
-    usual, chosen = _SUFFIXES[family.kind], family.yasm
-    if chosen is None or not _SUFFIX.fullmatch(chosen):
-        return usual
-    fits = (_meaning(chosen)[1] == "h") == (family.kind == "histogram")
-    return chosen if fits else usual
+    return family.yasm or _SUFFIXES[family.kind]
 
 
 def _meaning(suffix: str) -> str:
