@@ -1,5 +1,6 @@
 """Thrift and XML-RPC clients that reconnect and never hand one caller's answer to another.
 
-Nothing here yet: this distribution has its place and its version; its code comes in a later
-release, and the README says what it will hold.
+Nothing is imported here, so that each is paid for by its users only:
+
+    from sepelib.rpc.xml import ServerProxy, xmlrpc_call
 """

@@ -1,0 +1,145 @@
+"""A requests.Session whose every wait ends by the current deadline.
+
+A timeout of a socket starts anew with each byte, so a server that drips its reply holds
+`timeout=1` for ever (psf/requests#1928). Here each read, of a part of a header too, waits for what
+the deadline leaves at that moment. The hooks are those meant for it:
+`http.client.HTTPConnection.response_class`, `send()`, `urllib3.HTTPConnectionPool.ConnectionCls`,
+`PoolManager.pool_classes_by_scheme`.
+
+Not bounded: the resolver of names, which no timeout reaches. Each address of a host, and under
+gevent each step of a TLS handshake, has the timeout of connecting for itself.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import requests
+import urllib3.connection
+import urllib3.connectionpool
+from requests.adapters import HTTPAdapter
+from urllib3.util.wait import wait_for_socket
+
+from sepelib.util.deadline import clip
+
+if TYPE_CHECKING:
+    import socket
+
+__all__ = ["private_session"]
+
+_PIECE = 256 << 10  # bytes
+_MAX_IDLE = 100  # connections of one session kept open for the next calls
+
+
+def private_session() -> requests.Session:
+    """Takes no proxies, logins or certificates from the environment; keeps no cookies."""
+    session = _Session()
+    session.trust_env = False
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(pool_connections=1, pool_maxsize=_MAX_IDLE))
+    return session
+
+
+class _Session(requests.Session):
+    """Leaves out what no call needs and a quarter of its time goes into: cookies and redirects.
+
+    It may serve several users of the caller, and what one is given is not for the next.
+    """
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        prepared = request.prepare()
+        prepared.headers.setdefault("User-Agent", "sepelib-rpc")
+        return prepared
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        del kwargs["allow_redirects"]
+        response = self.get_adapter(request.url or "").send(request, **kwargs)
+        for hook in request.hooks["response"]:  # of auth=, which may answer a 401 so
+            response = hook(response, **kwargs) or response
+        return response
+
+
+class _Reader(io.RawIOBase):
+    """The bytes of one reply."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._timeout = sock.gettimeout()
+        # Of the socket's own kind: it keeps the socket open when the connection lets go of it.
+        self._raw = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        # The waits are ours: for one read of TLS gevent waits several times, until a record is
+        # complete, and gives the whole timeout to each.
+        self._sock.settimeout(0.0)
+        while True:
+            wanted = {"read": True}
+            try:
+                count = self._raw.readinto(buffer)
+                if count is not None:
+                    return count
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLWantWriteError:
+                wanted = {"write": True}
+            if not wait_for_socket(self._sock, timeout=clip(self._timeout), **wanted):
+                raise TimeoutError("no bytes came in time")
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            self._raw.close()
+
+
+class _Files:
+    """A socket as far as `http.client.HTTPResponse` uses it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Reader(self._sock))
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(_Files(sock), *args, **kwargs)  # type: ignore[arg-type]
+
+
+class _HttpConnection(urllib3.connection.HTTPConnection):
+    response_class = _Response
+
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        # sendall() has one timeout for all it is given, and a large call on a slow line is alive.
+        rest = memoryview(data)
+        while rest:
+            self.sock.settimeout(clip(self.timeout))
+            super().send(rest[:_PIECE])
+            rest = rest[_PIECE:]
+
+
+class _HttpsConnection(_HttpConnection, urllib3.connection.HTTPSConnection):
+    pass
+
+
+class _HttpPool(urllib3.connectionpool.HTTPConnectionPool):
+    ConnectionCls = _HttpConnection
+
+
+class _HttpsPool(urllib3.connectionpool.HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
