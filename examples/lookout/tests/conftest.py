@@ -17,21 +17,26 @@ def target() -> Iterator[Target]:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Callable[..., Lookout]:
-    """`serve(URL, …)`: a daemon that watches them as t0, t1, …, twenty times a second."""
+    """`serve(URL, …)`: a daemon that watches them as t0, t1, …, twenty times a second.
 
-    def start(*urls: str, port: int = 0) -> Lookout:
+    *web*: more of that section; *more*: other sections, as text. *log_file*: instead of stderr.
+    """
+
+    def start(
+        *urls: str, web: str = "drain_delay: 0", more: str = "", log_file: Path | None = None
+    ) -> Lookout:
         targets = [
             {"name": f"t{n}", "url": url, "interval": 0.05, "timeout": 2}
             for n, url in enumerate(urls)
         ]
         (tmp_path / "lookout.yml").write_text(
             "service: {state: {{ state|yaml }}}\n"
-            "web: {port: {{ port|yaml }}}\n"
+            f"web: {{port: 0, {web}}}\n{more}"
             "history: {save_every: 0.1}\n"
             "targets: {{ targets|yaml }}\n"
         )
-        values = {"state": str(tmp_path / "state"), "port": port, "targets": targets}
+        values = {"state": str(tmp_path / "state"), "targets": targets}
         options = [f"-V{name}={json.dumps(value)}" for name, value in values.items()]
-        return Lookout("serve", "-c", "lookout.yml", *options, cwd=tmp_path)
+        return Lookout("serve", "-c", "lookout.yml", *options, cwd=tmp_path, log_file=log_file)
 
     return start

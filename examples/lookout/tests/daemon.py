@@ -37,10 +37,14 @@ class Target(ThreadedServer):
 
 
 class Lookout:
-    """A lookout as a child process. `arguments` follow the name of the command line."""
+    """A lookout as a child process. `arguments` follow the name of the command line.
 
-    def __init__(self, *arguments: object, cwd: Path) -> None:
+    log_file: where its log goes, if not to stderr.
+    """
+
+    def __init__(self, *arguments: object, cwd: Path, log_file: Path | None = None) -> None:
         self.url = ""
+        self.log_file = log_file
         self.process = ServerProcess(
             [sys.executable, "-m", "lookout", *map(str, arguments)],
             ready=self._is_ready,
@@ -56,12 +60,14 @@ class Lookout:
         self.process.close()
 
     def _is_ready(self, process: ServerProcess) -> bool:
-        if urls := re.findall(r"http://127\.0\.0\.1:\d+/$", self.log, re.MULTILINE):
+        if urls := re.findall(r"http://127\.0\.0\.1:\d+/(?=$|\")", self.log, re.MULTILINE):
             self.url = urls[-1]
-        return bool(self.url) and self.get("ping") == "pong\n"
+        return bool(self.url) and self.get("ping") == "pong"
 
     @property
     def log(self) -> str:
+        if self.log_file is not None and self.log_file.exists():
+            return self.log_file.read_text()
         return self.process.log_tail(1000)
 
     def get(self, path: str = "") -> str:

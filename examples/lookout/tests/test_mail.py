@@ -13,11 +13,13 @@ from pathlib import Path
 import gevent
 import pytest
 
+from lookout.counters import Counters, count
 from lookout.judge import Rules
 from lookout.mail import Postman
 from lookout.records import MAX_OUTBOX, History, Result
 from lookout.settings import MailSettings
 from lookout.store import Keeper, load
+from sepelib.metrics import Registry
 from sepelib.util.retry import Backoff
 from sepelib.util.secrets import Secret
 from sepelib.util.testing import SmtpServer
@@ -42,8 +44,13 @@ class Office:
         )
         self.history = self.on_disk()
         self.keeper = Keeper(self.history, self.path, every=3600)
+        self.counters = Counters(Registry())
         self.postman = Postman(
-            self.history, self.keeper, self.settings, backoff=Backoff(base=0.01, cap=0.05)
+            self.history,
+            self.keeper,
+            self.settings,
+            self.counters,
+            backoff=Backoff(base=0.01, cap=0.05),
         )
 
     def on_disk(self) -> History:
@@ -99,7 +106,7 @@ def test_an_incident_is_a_mail_when_it_opens_and_one_when_it_closes(
     assert "INC-1 opened: shop: connection refused" in opened.message.get_content()
     assert closed.message["Subject"] == "shop is no longer down (INC-1)"
     assert "recovered after 4 min" in closed.message.get_content()
-    assert office.postman.sent == 2
+    assert count(office.counters.sent) == 2
     assert office.postman.complaints == []
 
 
@@ -228,12 +235,12 @@ def test_a_mail_that_cannot_be_made_stops_no_other(
     with office.open():
         office.fail("half \ud800")  # not in UTF-8, so in no mail
         office.fail("shop")
-        office.until(lambda: office.postman.sent)
+        office.until(lambda: count(office.counters.sent))
         office.history.records.clear()  # nor in JSON that is to be a file
         office.history.incidents.clear()
 
     assert [m.message["Subject"] for m in server.messages] == ["shop is down (INC-2)"]
-    assert office.postman.given_up == 1
+    assert count(office.counters.given_up) == 1
 
 
 def test_what_waits_when_mail_is_switched_off_is_dropped_with_a_warning(

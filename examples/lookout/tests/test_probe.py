@@ -13,7 +13,8 @@ import pytest
 from lookout.probe import probe
 from lookout.records import Result
 from lookout.settings import Target
-from sepelib.util.testing import ThreadedServer
+from sepelib.util.instrument import install
+from sepelib.util.testing import MemoryRecorder, ThreadedServer
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -48,10 +49,10 @@ def ask(url: str, timeout: float = 5.0, **rules: Any) -> Result:
     return probe(Target("t", url, timeout=timeout, **rules))
 
 
-def command(url: str, timeout: float = 5.0) -> tuple[int, str]:
+def command(url: str) -> tuple[int, str]:
     """The exit code of `lookout probe` and what it says: a process patched as the daemon is."""
     done = subprocess.run(
-        [sys.executable, "-m", "lookout", "probe", url, f"--timeout={timeout}"],
+        [sys.executable, "-m", "lookout", "probe", url],
         capture_output=True,
         text=True,
         timeout=60,
@@ -82,16 +83,14 @@ def test_an_answer_that_drips_in_ends_at_the_timeout(part: str) -> None:
             connection.sendall(b"x")
 
     with Server(drip) as server:
-        code, said = command(server.url, timeout=0.5)
+        result = ask(server.url, timeout=0.3)
 
-        assert code == 1
-        match = re.fullmatch(rf"{server.url}: no complete answer within 0.5 s \((\d+) ms\)\n", said)
-        assert match is not None, said
-        assert 400 < int(match[1]) < 5000  # the drip itself never ends
+        assert (result.error, result.tries) == ("no complete answer within 0.3 s", 1)
+        assert 0.2 < result.latency < 5  # the drip itself never ends
         assert len(server.requests) == 1
 
 
-def test_the_command_says_a_good_answer_in_one_line() -> None:
+def test_the_command_says_in_one_line_how_it_was() -> None:
     with answers(OK) as server:
         url = f"http://bob:sesame@127.0.0.1:{server.port}/"
         code, said = command(url)
@@ -178,12 +177,45 @@ def test_a_redirect_is_an_answer_and_not_followed() -> None:
         assert elsewhere.requests == []
 
 
-def test_an_endless_body_is_read_up_to_a_limit() -> None:
+def test_a_redirect_to_nowhere_is_an_answer() -> None:
+    with answers(b"HTTP/1.1 302 Found\r\nLocation: http://[::1/\r\n\r\n") as server:
+        assert (ask(server.url).status, ask(server.url).error) == (302, None)
+
+
+def test_each_probe_connects_anew_whatever_the_server_says() -> None:
+    def answer_on(server: Server, connection: socket.socket, number: int) -> None:
+        connection.sendall(OK)
+        while connection.recv(65536):
+            connection.sendall(OK)
+
+    with Server(answer_on) as server:
+        assert [ask(server.url).tries for _ in range(3)] == [1, 1, 1]
+
+        assert server.connections.accepted == 3
+
+
+def test_a_probe_is_measured_by_the_name_of_its_target() -> None:
+    recorder = MemoryRecorder()
+    former = install(recorder)
+    try:
+        with answers(OK) as server:
+            probe(Target("shop", f"{server.url}secret/42?token=t0ken"))
+    finally:
+        install(former)
+
+    labels = ("probe", "shop", "GET", "2xx")
+    assert recorder.value("http_client_requests", *labels) == 1
+    assert len(recorder.observations("http_client_seconds", "probe", "shop")) == 1
+    assert recorder.value("http_client_in_flight", "probe") == 0
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"302 Found\r\nLocation: /"])
+def test_an_endless_body_is_read_up_to_a_limit(status: bytes) -> None:
     sent = 0
 
     def flood(server: Server, connection: socket.socket, number: int) -> None:
         nonlocal sent
-        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        connection.sendall(b"HTTP/1.1 " + status + b"\r\n\r\n")
         while sent < 64 << 20:
             sent += connection.send(b"x" * 65536)
 

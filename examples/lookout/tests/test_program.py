@@ -275,7 +275,7 @@ def test_programs_that_misbehave_delay_no_other_target(
     )
     rows = "".join(f"- {{name: {name}, exec: {name}}}\n" for name in ("stuck", "floods", "fine"))
     (tmp_path / "lookout.yml").write_text(
-        "service: {state: state}\nweb: {port: 0}\n"
+        "service: {state: state}\nweb: {port: 0, drain_delay: 0}\n"
         f"probes: {{interval: 200ms, timeout: 2s, exec_dir: {folder}}}\n"
         f"targets:\n{rows}- {{name: web, url: '{target.url}'}}\n"
     )

@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 
 from examples.lookout.tests.daemon import Lookout, Target, until
+from lookout.counters import count
+from lookout.service import Service
+from lookout.settings import Configuration
+from sepelib.gevent.testing import no_green_threads_left
+from sepelib.metrics import Registry
 from sepelib.util.testing import SmtpServer
 
 BASE = """\
 service: {state: state}
-web: {port: 0}
+web: {port: 0, drain_delay: 0}
 probes: {interval: 50ms, timeout: 2s}
 history: {save_every: 100ms}
 """
@@ -109,13 +114,38 @@ def test_what_only_a_restart_can_change_is_named_in_one_warning_and_stays(
     with configure(t0=target.url) as lookout:
         configure(t0=target.url, t1=target.url)
         path = tmp_path / "lookout.yml"
-        path.write_text(path.read_text().replace("port: 0", "port: 1").replace("state}", "new}"))
+        path.write_text(
+            path.read_text()
+            .replace("port: 0", "port: 1, max_connections: 7")
+            .replace("state}", "new, name: other}")
+            + "log: {json: true}\n"
+        )
         lookout.signal(signal.SIGHUP)
         until(lambda: len(lookout.status()["targets"]) == 2)
 
         (line,) = [line for line in lookout.log.splitlines() if " WARNING " in line]
-        assert "only a restart changes service.state, web.port; kept as before" in line
+        kept = "service.name, service.state, web.port, web.max_connections, log.json"
+        assert f"only a restart changes {kept}; kept as before" in line
+        assert lookout.status()["service"] == "lookout"
         assert not (tmp_path / "new").exists()
+
+
+def test_a_reload_that_comes_after_the_end_starts_nothing_anew(
+    target: Target, configure: Callable[..., Lookout], tmp_path: Path
+) -> None:
+    configure(t0=target.url)
+    path = tmp_path / "lookout.yml"
+    path.write_text(path.read_text().replace("{state: state}", f"{{state: {tmp_path / 'state'}}}"))
+    configuration = Configuration(path)
+    with no_green_threads_left():
+        with Service(
+            configuration.load(), configuration, Registry(), announce=lambda incident: None
+        ) as service:
+            service.reload()
+            assert count(service.counters.taken) == 1
+        service.reload()
+
+    assert count(service.counters.taken) == 1
 
 
 # Mail

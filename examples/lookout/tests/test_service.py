@@ -30,18 +30,30 @@ def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def ask(url: str) -> tuple[int, str]:
+    """Status and body, also of an error."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
 # The demo
 
 
 def test_the_demo_runs_its_time_and_says_what_it_did(tmp_path: Path) -> None:
-    done = run("dev", "--for", 1.5, "--port", 0, cwd=tmp_path)
+    done = run("dev", "--for", 1.1, "--port", 0, cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert lines[0] == "lookout watches 3 targets: steady, flaky, slow"
+    assert re.search(r"^  metrics  http://127.0.0.1:\d+/metrics$", done.stdout, re.MULTILINE)
+    assert re.search(r"^  health   curl '\S+/ping\?verbose=1'$", done.stdout, re.MULTILINE)
     assert re.fullmatch(
-        r"2 s: \d+ probes of 3 targets, \d incidents? opened, \d closed, \d mails? sent", lines[-1]
+        r"1 s: \d+ probes of 3 targets, \d incidents? opened, \d closed, \d mails? sent", lines[-1]
     )
     assert str(tmp_path / ".lookout") in done.stdout
     assert (tmp_path / ".lookout" / "history.json").exists()
@@ -62,7 +74,9 @@ def test_an_incident_of_the_demo_opens_and_closes_before_your_eyes(
         assert lookout.target("steady")["state"] == "up"
         assert lookout.target("127.0.0.1")["state"] == "up"  # the URL of the command line
         until(lambda: re.search(r"[2-9] mails sent", lookout.get()))
+        asked = time.monotonic()
         assert lookout.process.stop() == 0
+        assert time.monotonic() - asked < 2  # nothing is waited for; serve would drain longer
         assert re.search(r"closed, [2-9] mails sent$", lookout.log)
         assert re.search(r"INC-\d opened: flaky: answered 503", lookout.log)
         assert re.search(r"INC-\d closed: flaky: recovered after \d\.\d s", lookout.log)
@@ -77,7 +91,7 @@ def test_a_demo_that_cannot_probe_anything_in_its_time_fails(tmp_path: Path) -> 
 
 def test_the_demo_goes_on_when_its_reader_has_gone_away(tmp_path: Path) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-m", "lookout", "dev", "--for", "1.5", "--port", "0"],
+        [sys.executable, "-m", "lookout", "dev", "--for", "1.1", "--port", "0"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -108,7 +122,7 @@ def test_a_signal_ends_it_within_seconds_with_probes_and_browsers_under_way(
             asked = time.monotonic()
             lookout.signal(number)
             assert lookout.ended() == 0
-            assert time.monotonic() - asked < 10  # DRAIN is a second
+            assert time.monotonic() - asked < 10  # stop_timeout is thirty seconds
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((host, int(port)))
         assert "Traceback" not in lookout.log
@@ -116,16 +130,26 @@ def test_a_signal_ends_it_within_seconds_with_probes_and_browsers_under_way(
 
 
 def test_a_second_signal_ends_it_at_once(target: Target, serve: Callable[..., Lookout]) -> None:
-    with serve(target.url) as lookout:
-        host, port = re.findall(r"//(.*):(\d+)/", lookout.url)[0]
-        with socket.create_connection((host, int(port))) as idle:  # takes the drain its second
-            idle.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
-            idle.recv(65536)
-            lookout.signal(signal.SIGTERM)
-            until(lambda: "stopping" in lookout.log)
-            lookout.signal(signal.SIGTERM)
+    with serve(target.url, web="drain_delay: 1h") as lookout:
+        lookout.signal(signal.SIGTERM)
+        until(lambda: "stopping" in lookout.log)
+        lookout.signal(signal.SIGTERM)
 
-            assert lookout.ended() == 128 + signal.SIGTERM
+        assert lookout.ended() == 128 + signal.SIGTERM
+
+
+def test_it_drains_after_a_signal_and_says_so(
+    target: Target, serve: Callable[..., Lookout]
+) -> None:
+    with serve(target.url, web="drain_delay: 1s") as lookout:
+        until(lambda: lookout.target("t0")["state"] == "up")
+        asked = time.monotonic()
+        lookout.signal(signal.SIGTERM)
+        until(lambda: ask(lookout.url + "ping") == (503, "draining\n"))
+
+        assert lookout.target("t0")["state"] == "up"  # who comes nevertheless is answered
+        assert lookout.ended() == 0
+        assert time.monotonic() - asked >= 1
 
 
 # Memory
@@ -235,7 +259,8 @@ def test_a_password_of_a_target_is_shown_nowhere(
         until(lambda: lookout.target("t0")["state"] == "down")
         target.refuse()
         until(lambda: lookout.target("t0")["results"][-1]["error"] == "connection refused")
-        seen = [lookout.get(), lookout.get("api/v1/status")]
+        seen = [lookout.get(), lookout.get("api/v1/status"), lookout.get("config/")]
+        seen += [lookout.get("metrics"), lookout.get("config/?explain=1")]
         lookout.process.stop()
         seen += [lookout.log, (tmp_path / "state" / "history.json").read_text()]
 
@@ -261,7 +286,7 @@ def test_the_page_has_words_for_what_it_draws_and_runs_nothing_of_others(
         assert re.search(r'aria-label="Last \d+ probes: \d+ good, 0 failed\."', page)
         assert page.count("<article") == 1
         assert headers["Content-Security-Policy"].startswith("default-src 'none'")
-        assert headers["Cache-Control"] == "no-store"
+        assert headers["Cache-Control"] == "no-cache"
         assert not re.search(r"https?://(?!127\.0\.0\.1|www\.w3\.org/2000/svg)", page)
         with pytest.raises(urllib.error.HTTPError, match="404"):
             lookout.get("nothing/here")
@@ -283,7 +308,8 @@ def test_a_port_that_was_asked_for_and_is_in_use_is_an_error(
     said = refusal(run("dev", "--port", target.port, cwd=tmp_path))
 
     assert said == (
-        f"port {target.port} of 127.0.0.1 is in use; stop what listens there or give another port"
+        f"cannot listen at 127.0.0.1:{target.port}: the address is in use; "
+        "stop who listens there, or use another port"
     )
 
 
@@ -293,7 +319,7 @@ def test_the_default_port_may_be_in_use(tmp_path: Path) -> None:
     except OSError:
         holder = socket.socket()  # somebody else holds it: as good
     with holder:
-        done = run("dev", "--for", 1.5, cwd=tmp_path)
+        done = run("dev", "--for", 1.1, cwd=tmp_path)
 
     assert done.returncode == 0
     assert re.fullmatch(r"lookout: port 8080 is in use, port \d+ will do\n", done.stderr)
@@ -309,23 +335,7 @@ def test_a_second_one_on_the_same_state_is_an_error_and_leaves_the_first_alone(
             f"another lookout (pid {first.process.pid}) uses {tmp_path / 'state'}; "
             "stop it or give another directory"
         )
-        assert first.get("ping") == "pong\n"
-
-
-def test_a_file_in_the_place_of_the_state_directory_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "state").write_text("mine")
-
-    said = refusal(run("dev", "--port", 0, "--state", "state", cwd=tmp_path))
-
-    assert said == f"cannot keep the history in {tmp_path / 'state'}: not a directory"
-    assert (tmp_path / "state").read_text() == "mine"
-
-
-def test_a_state_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    # Of the kernel, and so read-only for root too.
-    said = refusal(run("dev", "--port", 0, "--state", "/proc/self/fdinfo", cwd=tmp_path))
-
-    assert said.startswith("cannot keep the history in /proc/self/fdinfo: ")
+        assert first.get("ping") == "pong"
 
 
 def test_a_disk_that_takes_nothing_is_an_error(tmp_path: Path) -> None:
@@ -338,21 +348,63 @@ def test_a_disk_that_takes_nothing_is_an_error(tmp_path: Path) -> None:
     assert "File too large" in refusal(done)
 
 
-def test_a_history_that_is_no_file_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / ".lookout" / "history.json").mkdir(parents=True)
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[Path], str]:
+    """What a lookout says that cannot start with a state directory. In this process."""
 
-    said = refusal(run("dev", "--port", 0, cwd=tmp_path))
+    def start(state: Path) -> str:
+        path = tmp_path / "lookout.yml"
+        path.write_text(
+            f"service: {{state: {state}}}\nweb: {{port: 0}}\n"
+            "targets: [{name: a, url: 'http://a.invalid/'}]\n"
+        )
+        assert main(["serve", "-c", str(path)]) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        (line,) = said.err.splitlines()
+        return line.removeprefix("lookout: ")
+
+    return start
+
+
+def test_a_file_in_the_place_of_the_state_directory_is_an_error(
+    tmp_path: Path, refused: Callable[[Path], str]
+) -> None:
+    (tmp_path / "state").write_text("mine")
+
+    said = refused(tmp_path / "state")
+
+    assert said == f"cannot keep the history in {tmp_path / 'state'}: not a directory"
+    assert (tmp_path / "state").read_text() == "mine"
+
+
+def test_a_state_directory_that_cannot_be_written_is_an_error(
+    refused: Callable[[Path], str],
+) -> None:
+    # Of the kernel, and so read-only for root too.
+    said = refused(Path("/proc/self/fdinfo"))
+
+    assert said.startswith("cannot keep the history in /proc/self/fdinfo: ")
+
+
+def test_a_history_that_is_no_file_is_an_error(
+    tmp_path: Path, refused: Callable[[Path], str]
+) -> None:
+    (tmp_path / "history.json").mkdir()
+
+    said = refused(tmp_path)
 
     assert said.startswith("the history cannot be read: ")
     assert "Is a directory" in said
 
 
-def test_the_history_of_a_later_version_is_an_error_and_stays(tmp_path: Path) -> None:
-    path = tmp_path / ".lookout" / "history.json"
-    path.parent.mkdir()
+def test_the_history_of_a_later_version_is_an_error_and_stays(
+    tmp_path: Path, refused: Callable[[Path], str]
+) -> None:
+    path = tmp_path / "history.json"
     path.write_text('{"version": 99}')
 
-    said = refusal(run("dev", "--port", 0, cwd=tmp_path))
+    said = refused(tmp_path)
 
     assert said.startswith(f"the history cannot be read: {path}: written by a later lookout")
     assert path.read_text() == '{"version": 99}'

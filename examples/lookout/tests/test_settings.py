@@ -1,5 +1,6 @@
 """The configuration: what is taken, and the one line that says what is wrong."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytest
 
 from lookout.checks import http_url, name_for
 from lookout.judge import Rules
-from lookout.settings import SHIPPED, Configuration, Settings, Target
-from sepelib.core.config import ConfigError
+from lookout.settings import SHIPPED, WEB_DEFAULTS, Configuration, Settings, Target
+from sepelib.core.config import ConfigError, duration
+from sepelib.flask.server import AdminOptions, Limits, Server
 
 TARGETS: list[dict[str, Any]] = [{"name": "shop", "url": "https://shop.example/health"}]
 
@@ -36,10 +38,24 @@ def complaint(tmp_path: Path, text: str) -> str:
 def test_the_shipped_file_needs_nothing_but_targets() -> None:
     settings = read(SHIPPED, {"targets": TARGETS})
 
-    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert (settings.web["host"], settings.web["port"]) == ("127.0.0.1", 8080)
     assert settings.state == Path("/var/lib/lookout")
     (target,) = settings.targets
     assert target == Target("shop", "https://shop.example/health", 30.0, 5.0, Rules(2, 2))
+
+
+def test_the_shipped_file_shows_what_the_server_does_without_it() -> None:
+    shown = dict(read(SHIPPED, {"targets": TARGETS}).web)
+    given = inspect.signature(Server).parameters | inspect.signature(Limits).parameters
+
+    assert shown.pop("port") == WEB_DEFAULTS["port"]
+    assert shown.pop("access_log") == WEB_DEFAULTS["access_log"]
+    assert tuple(shown.pop("admin")["networks"]) == AdminOptions().networks
+    for name, value in shown.items():
+        default = given[name].default
+        if isinstance(default, float):
+            value = duration(value)
+        assert (name, value) == (name, list(default) if default == () else default)
 
 
 def test_values_for_the_template_reach_their_places_whatever_is_in_them() -> None:
@@ -47,7 +63,7 @@ def test_values_for_the_template_reach_their_places_whatever_is_in_them() -> Non
     settings = read(SHIPPED, {"targets": TARGETS, "state": nasty, "port": 0, "host": "::1"})
 
     assert settings.state == Path(nasty)
-    assert (settings.host, settings.port) == ("::1", 0)
+    assert (settings.web["host"], settings.web["port"]) == ("::1", 0)
 
 
 def test_a_target_says_for_itself_what_differs(tmp_path: Path) -> None:
@@ -72,7 +88,7 @@ def test_what_lies_on_top_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     settings = Configuration(path, overlays=[overlay], overrides={"web.port": 3}).load()
 
-    assert (settings.host, settings.port) == ("::1", 3)
+    assert (settings.web["host"], settings.web["port"]) == ("::1", 3)
     assert (settings.targets[0].interval, settings.targets[0].rules.confirm) == (0.25, 7)
 
 
@@ -111,7 +127,7 @@ def test_a_reload_that_is_refused_changes_nothing(tmp_path: Path) -> None:
         assert configuration.config.get_value("web.port") == 1
 
     path.write_text(BASE + "web: {port: 2}\n")
-    assert configuration.reload().port == configuration.config.get_value("web.port") == 2
+    assert configuration.reload().web["port"] == configuration.config.get_value("web.port") == 2
 
 
 @pytest.mark.parametrize(
@@ -151,7 +167,7 @@ def test_a_reload_that_is_refused_changes_nothing(tmp_path: Path) -> None:
             "which says: a list with at least one target in it, else there is nothing to watch",
         ),
         (BASE + "web: 80\n", "lookout.yml:5:6: web must be dict, not int"),
-        (BASE + "web: {port: 80.0}\n", "lookout.yml:5:13: web.port must be port, which says:"),
+        (BASE + "web: {port: 80.0}\n", "lookout.yml:5:13: web.port does not fit: must be"),
         (BASE + "log: {level: LOUD}\n", "lookout.yml:5:14: log.level must be level, which says:"),
         (
             BASE + "mail: {recipients: [ann]}\n",
@@ -176,6 +192,22 @@ def test_a_reload_that_is_refused_changes_nothing(tmp_path: Path) -> None:
         (BASE + "targets: []\n", "lookout.yml:5:1: duplicate key 'targets'"),
         (BASE + "web: {port: {{ port }}}\n", "lookout.yml:5"),
         ("web: [\n", "lookout.yml:2"),
+        (
+            BASE + "web: {max_connection: 5}\n",
+            "lookout.yml:5:23: web.max_connection is not known; did you mean 'max_connections'?",
+        ),
+        (BASE + "web: {drain_delay: soon}\n", "lookout.yml:5:20: web.drain_delay does not fit"),
+        (
+            BASE + "web: {request_timeout: 0}\n",
+            "lookout.yml:5:6: web: a request_timeout is more than 0 seconds",
+        ),
+        (
+            BASE + "web: {admin: {networks: [10.0.0.0/33]}}\n",
+            "lookout.yml:5:25: web.admin.networks does not fit: '10.0.0.0/33' does not appear",
+        ),
+        (BASE + "web: {access_log: loud}\n", "lookout.yml:5:19: web.access_log does not fit"),
+        (BASE + "log: {file: 3}\n", "lookout.yml:5:13: log.file must be str, not int"),
+        (BASE + "log: {json: 3}\n", "lookout.yml:5:13: log.json must be bool, not int"),
         ("targets:\n- name: a\n  url: http://a/\n", "lookout.yml:1:1: no 'service.state'"),
     ],
 )

@@ -33,7 +33,7 @@ def configure(server: SvnServer, target: Target, tmp_path: Path) -> Callable[...
 
     def write(more: str = "") -> Lookout:
         (tmp_path / "lookout.yml").write_text(
-            "service: {state: state}\nweb: {port: 0}\n"
+            "service: {state: state}\nweb: {port: 0, drain_delay: 0}\n"
             f"probes: {{interval: 50ms, timeout: 2s}}\n{more}"
             f"targets: [{{name: own, url: '{target.url}'}}]\n"
             f"svn: {{url: '{server.url}/ops', poll: 50ms, username: bob, password: sesame}}\n"

@@ -4,21 +4,28 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import gevent
 import pytest
 
+from lookout.counters import FORGOTTEN_AFTER, Counters, count
 from lookout.judge import Rules
 from lookout.records import History, Incident, Result
 from lookout.settings import Target
 from lookout.store import Keeper, load
 from lookout.watchdog import Watchdog
+from sepelib.metrics import Registry
+from sepelib.metrics.testing import assert_metric
 
 
 def fine(target: Target) -> Result:
     return Result(datetime.now(UTC), 0.001, 200)
+
+
+BAD = Result(datetime.now(UTC), 0.1, None, "connection refused")
 
 
 class Watch:
@@ -32,9 +39,13 @@ class Watch:
         self.targets = [
             Target(name, f"http://{name}/", 0.02, 1.0, Rules(2, 2)) for name in names.split()
         ]
+        self.now = 0.0
+        self.registry = Registry(clock=lambda: self.now)
+        self.counters = Counters(self.registry)
         self.watchdog = Watchdog(
             self.history,
             self.keeper,
+            self.counters,
             announce=self.announce,
             prober=prober,
             rng=random.Random(1),
@@ -86,7 +97,7 @@ def test_a_mistake_in_a_probe_is_logged_counted_and_survived(
     watch = Watch(tmp_path, "odd even", prober)
     watch.run_until(lambda: min(watch.count("odd"), watch.count("even")) >= 2)
 
-    assert watch.watchdog.faults == 1
+    assert count(watch.counters.faults) == 1
     (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert record.getMessage().startswith("odd: lookout itself failed to probe it\nTraceback")
     assert "ZeroDivisionError" in record.getMessage()
@@ -105,8 +116,8 @@ def test_an_incident_is_on_disk_before_it_is_announced(tmp_path: Path) -> None:
     watch.run_until(lambda: len(watch.announced) == 2)  # announce() looks at the disk
 
     assert [i.is_open for i in watch.announced] == [True, False]
-    assert watch.watchdog.faults == 0
-    assert (watch.watchdog.opened, watch.watchdog.closed) == (1, 1)
+    assert count(watch.counters.faults) == 0
+    assert (count(watch.counters.opened), count(watch.counters.closed)) == (1, 1)
 
 
 def test_new_targets_are_taken_on_and_those_that_stay_are_not_disturbed(tmp_path: Path) -> None:
@@ -138,7 +149,34 @@ def test_new_targets_are_taken_on_and_those_that_stay_are_not_disturbed(tmp_path
     assert begun == ended == ["http://stays/"]  # the probe that was under way
     assert set(asked) <= {"http://stays/", "http://new/", "http://more/"}
     assert "http://new/" in asked
-    assert watch.watchdog.faults == 0
+    assert count(watch.counters.faults) == 0
+
+
+def test_probes_are_counted_by_target_and_the_series_of_one_that_is_gone_are_dropped(
+    tmp_path: Path,
+) -> None:
+    def prober(target: Target) -> Result:
+        return fine(target) if target.name == "good" else BAD
+
+    watch = Watch(tmp_path, "good bad", prober)
+    watch.targets[1] = replace(watch.targets[1], rules=Rules(confirm=1000))
+    watch.run_until(lambda: min(watch.count("good"), watch.count("bad")) >= 3)
+    good, bad = watch.count("good"), watch.count("bad")
+
+    assert_metric(watch.registry, "lookout_probes", {"target": "good", "result": "ok"}, value=good)
+    labels = {"target": "bad", "result": "failed"}
+    assert_metric(watch.registry, "lookout_probes", labels, value=bad)
+    assert_metric(watch.registry, "lookout_probe_seconds", {"target": "bad"}, value=bad)
+    assert watch.counters.probes == good + bad
+
+    watch.watchdog.watch([])
+    watch.now += FORGOTTEN_AFTER + 1
+    document = watch.registry.dump("prometheus")[0]  # which sees that nothing has happened since
+    watch.now += 1
+    document = watch.registry.dump("prometheus")[0]
+    assert b'target="good"' not in document
+    assert b'target="bad"' not in document
+    assert watch.counters.probes == 0
 
 
 def test_beats_that_a_slow_answer_missed_are_not_made_up_for(tmp_path: Path) -> None:
@@ -159,9 +197,8 @@ def test_beats_that_a_slow_answer_missed_are_not_made_up_for(tmp_path: Path) -> 
 
 def test_what_was_open_for_a_target_that_is_gone_is_closed_and_announced(tmp_path: Path) -> None:
     watch = Watch(tmp_path, "shop", fine)
-    bad = Result(datetime.now(UTC), 0.1, None, "connection refused")
     for _ in range(2):
-        watch.history.add("gone", bad, Rules())
+        watch.history.add("gone", BAD, Rules())
 
     watch.run_until(lambda: watch.count("shop") >= 1)
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,19 +23,24 @@ import gevent
 
 from lookout import checks
 from lookout.checks import http_url, seconds
+from lookout.counters import count, measured
 from lookout.demo import DemoTargets
+from lookout.logs import start_logging
 from lookout.mail import sentence
 from lookout.probe import probe
 from lookout.records import Incident
-from lookout.service import CannotStart, PortInUse, Service, listen, signals
-from lookout.settings import SHIPPED, Configuration, Settings, Target
-from sepelib.core.config import ConfigError, RedactingFilter, parse_context
+from lookout.service import CannotStart, Service
+from lookout.settings import SHIPPED, Configuration, LogSettings, Settings, Target
+from sepelib.core.config import ConfigError, parse_context
+from sepelib.flask.server import CannotListen, reopen_logs
+from sepelib.gevent import GreenThread, GreenThreads, run_service
 from sepelib.util.testing import SmtpServer
 
 __all__ = ["main"]
 
 DEV_PORT = 8080
 DEV_STATE = Path(".lookout")
+PATIENCE = 3600.0  # seconds; each part ends in its own time, the drain in what `web` says
 
 log = logging.getLogger("lookout")
 
@@ -41,9 +48,13 @@ log = logging.getLogger("lookout")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; give the exit code. Every foreseen trouble is one line on stderr."""
     options = _parser().parse_args(arguments)
+    return _reported(lambda: int(options.run(options)))
+
+
+def _reported(run: Callable[[], int]) -> int:
     try:
-        return int(options.run(options))
-    except (ConfigError, CannotStart) as error:
+        return run()
+    except (ConfigError, CannotStart, CannotListen) as error:
         print(f"lookout: {error}", file=sys.stderr)
         return 1
 
@@ -88,19 +99,46 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    with signals(reload=True) as asked:
-        configuration = _configuration(options)
-        settings = configuration.load()
-        _start_logging(settings.log_level, configuration)
-        with Service(settings, announce=_log_incident) as service:
-            log.info("watching %d targets; %s", len(service.targets), service.url)
-            while not asked.stop.is_set():
-                if asked.reload.is_set():
-                    asked.reload.clear()  # before it: the next signal may come during it
-                    service.reload(configuration.reload)
-                gevent.wait(asked, count=1)
-            log.info("stopping")
-    return _ended(service)
+    configuration = _configuration(options)
+    settings = configuration.load()
+    _start_logging(settings, configuration)
+    with measured(settings.name) as registry:
+        service = Service(settings, configuration, registry, announce=_log_incident)
+
+        def watch() -> int:
+            with service:
+                log.info("watching %d targets; %s", len(service.targets), service.url)
+                _wait_for_the_end()
+            return _ended(service)
+
+        return _run(watch, reload=service.reload)
+
+
+def _run(work: Callable[[], int], *, reload: Callable[[], object] | None = None) -> int:
+    """What *work* returns, which is asked to end by SIGTERM or SIGINT, and not waited for when
+    these come twice. SIGHUP calls *reload*, SIGUSR1 opens the log file anew.
+    """
+    codes: list[int] = []
+
+    def main(threads: GreenThreads) -> None:
+        codes.append(_reported(work))
+
+    reopening = gevent.signal_handler(signal.SIGUSR1, reopen_logs)
+    try:
+        status = run_service(main, hup=reload, stop_timeout=PATIENCE)
+    finally:
+        reopening.cancel()
+    return status or codes[0]
+
+
+def _wait_for_the_end(seconds: float | None = None) -> None:
+    thread = GreenThread.current()
+    assert thread is not None  # the one of `_run`
+    if seconds is not None:
+        thread.wait(seconds)
+        return
+    while not thread.wait(3600.0):
+        pass
 
 
 def _configuration(options: argparse.Namespace) -> Configuration:
@@ -113,7 +151,12 @@ def _configuration(options: argparse.Namespace) -> Configuration:
 
 
 def _dev(options: argparse.Namespace) -> int:
-    with signals() as asked, DemoTargets() as demo, SmtpServer() as mailbox:
+    return _run(lambda: _demo(options))
+
+
+def _demo(options: argparse.Namespace) -> int:
+    with contextlib.ExitStack() as exits:
+        demo, mailbox = exits.enter_context(DemoTargets()), exits.enter_context(SmtpServer())
         targets = demo.targets
         for url in options.urls:
             name = checks.name_for(url, [target["name"] for target in targets])
@@ -121,6 +164,7 @@ def _dev(options: argparse.Namespace) -> int:
         context = {
             "state": str(options.state.absolute()),
             "port": DEV_PORT if options.port is None else options.port,
+            "drain_delay": 0,
             "save_every": 2,
             "log_level": "WARNING",
             "targets": targets,
@@ -129,24 +173,32 @@ def _dev(options: argparse.Namespace) -> int:
         }
         configuration = Configuration(SHIPPED, context=context)
         settings = configuration.load()
-        _start_logging(settings.log_level, configuration)
-        try:
-            listener = listen(settings.host, settings.port)
-        except PortInUse:
-            if options.port is not None:
-                raise
-            listener = listen(settings.host, 0)
-            port = listener.getsockname()[1]
-            print(f"lookout: port {DEV_PORT} is in use, port {port} will do", file=sys.stderr)
+        _start_logging(settings, configuration)
+        registry = exits.enter_context(measured(settings.name))
+        service = Service(settings, configuration, registry, announce=_say_incident)
         started = time.monotonic()
-        with Service(settings, announce=_say_incident, listener=listener) as service:
-            _say_welcome(service.url, settings)
-            asked.stop.wait(options.seconds)
-            _say(f"\n{_account(service, settings, time.monotonic() - started)}")
-        if not service.watchdog.probes:
-            print("lookout: nothing was probed", file=sys.stderr)
-            return 1
+        try:
+            exits.enter_context(service)
+        except CannotListen as error:
+            if options.port is not None or not _is_in_use(error):
+                raise
+            service = Service(settings, configuration, registry, announce=_say_incident, port=0)
+            exits.enter_context(service)
+            print(
+                f"lookout: port {DEV_PORT} is in use, port {service.server.port} will do",
+                file=sys.stderr,
+            )
+        _say_welcome(service.url, settings)
+        _wait_for_the_end(options.seconds)
+        _say(f"\n{_account(service, settings, time.monotonic() - started)}")
+    if not service.counters.probes:
+        print("lookout: nothing was probed", file=sys.stderr)
+        return 1
     return _ended(service)
+
+
+def _is_in_use(error: CannotListen) -> bool:
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
 
 
 def _ended(service: Service) -> int:
@@ -163,7 +215,7 @@ def _check_config(options: argparse.Namespace) -> int:
 
 
 def _probe(options: argparse.Namespace) -> int:
-    _start_logging("WARNING")
+    start_logging(LogSettings("WARNING"))
     target = Target(checks.name_for(options.url, ()), options.url, timeout=options.timeout)
     result = probe(target)
     tries = "" if result.tries == 1 else f", {result.tries} tries"
@@ -178,6 +230,8 @@ def _say_welcome(url: str, settings: Settings) -> None:
         f"\n"
         f"  page     {url}\n"
         f"  JSON     curl {url}api/v1/status\n"
+        f"  metrics  {url}metrics\n"
+        f"  health   curl '{url}ping?verbose=1'\n"
         f"  history  {settings.state} (survives restarts)\n"
         f"  mail     goes to a mail server of the demo, which keeps it to itself\n"
         f"  stop     Ctrl-C\n"
@@ -196,12 +250,12 @@ def _log_incident(incident: Incident) -> None:
 
 
 def _account(service: Service, settings: Settings, elapsed: float) -> str:
-    watchdog = service.watchdog
+    counters = service.counters
     return (
-        f"{elapsed:.0f} s: {_plural(watchdog.probes, 'probe')} of "
+        f"{elapsed:.0f} s: {_plural(counters.probes, 'probe')} of "
         f"{_plural(len(settings.targets), 'target')}, "
-        f"{_plural(watchdog.opened, 'incident')} opened, {watchdog.closed} closed, "
-        f"{_plural(service.postman.sent, 'mail')} sent"
+        f"{_plural(count(counters.opened), 'incident')} opened, {count(counters.closed)} closed, "
+        f"{_plural(count(counters.sent), 'mail')} sent"
     )
 
 
@@ -218,19 +272,12 @@ def _say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _start_logging(level: str, configuration: Configuration | None = None) -> None:
-    handler = logging.StreamHandler()
-    if configuration is not None:
-        handler.addFilter(RedactingFilter(configuration.config))
-    logging.basicConfig(
-        level=level,
-        handlers=[handler],
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    # A retried probe is daily life here, and its result says how many tries it took.
-    logging.getLogger("sepelib.util.retry").setLevel(logging.ERROR)
-    # Its DEBUG quotes paths and queries, tokens included.
-    logging.getLogger("urllib3").setLevel(logging.INFO)
+def _start_logging(settings: Settings, configuration: Configuration) -> None:
+    try:
+        start_logging(settings.log, configuration.config)
+    except OSError as error:
+        reason = error.strerror or error
+        raise CannotStart(f"the log cannot be written to {settings.log.file}: {reason}") from error
 
 
 def _add_layers(parser: argparse.ArgumentParser) -> None:

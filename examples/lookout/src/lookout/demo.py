@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-import gevent
-from gevent.pywsgi import WSGIServer
+from gevent.event import Event
+
+from sepelib.flask.server import Server
+from sepelib.util.instrument import NULL
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -47,14 +50,20 @@ class DemoTargets:
     """The three servers, each on a port that the system chose. Ends them with the `with` block."""
 
     def __init__(self) -> None:
-        self._servers: dict[str, WSGIServer] = {}
+        self._ending = Event()
+        self._servers: dict[str, Server] = {}
+        self._exits = ExitStack()
 
     def __enter__(self) -> Self:
-        started = time.monotonic()
-        for name, timetable in TIMETABLES.items():
-            server = WSGIServer(("127.0.0.1", 0), _app(name, timetable, started), log=None)
-            server.start()
-            self._servers[name] = server
+        with ExitStack() as exits:
+            started = time.monotonic()
+            for name, timetable in TIMETABLES.items():
+                app = _app(name, timetable, started, self._ending)
+                # Measured by nobody: /metrics is to show what lookout does.
+                server = Server(app, drain_delay=0.0, access_log=False, recorder=NULL)
+                self._servers[name] = exits.enter_context(server)
+            exits.callback(self._ending.set)  # first: no answer is waited for
+            self._exits = exits.pop_all()
         return self
 
     def __exit__(
@@ -63,22 +72,23 @@ class DemoTargets:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for server in self._servers.values():
-            server.stop(timeout=0)
+        self._exits.close()
 
     @property
     def targets(self) -> list[dict[str, Any]]:
         """As in the `targets:` of the configuration."""
         return [
-            {"name": name, "url": f"http://127.0.0.1:{server.server_port}/", **RULES}
+            {"name": name, "url": f"{server.url}/", **RULES}
             for name, server in self._servers.items()
         ]
 
 
-def _app(name: str, timetable: Timetable, started: float) -> Callable[..., Iterable[bytes]]:
+def _app(
+    name: str, timetable: Timetable, started: float, ending: Event
+) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         answer = timetable(time.monotonic() - started)
-        gevent.sleep(answer.delay)
+        ending.wait(answer.delay)
         start_response(answer.status, [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{name}: {answer.status}\n".encode()]
 

@@ -13,15 +13,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-import gevent
 from gevent.event import Event
 
+from lookout.counters import Counters, count
 from lookout.records import MAX_OUTBOX, History, Incident, Mail
 from lookout.settings import MailSettings
 from lookout.store import Keeper
 from lookout.view import duration
+from sepelib.gevent import GreenThread
 from sepelib.util.exceptions import format_exception
 from sepelib.util.retry import Backoff
 from sepelib.util.smtp import MailError, RecipientsRefused, build_message
@@ -39,7 +39,7 @@ ABOUT_THE_MAIL = ("MAIL", "RCPT", "DATA", "TEXT")
 
 
 class Postman:
-    """The greenlet. *settings*: None sends nothing and drops what waits: nobody wants it.
+    """The thread. *settings*: None sends nothing and drops what waits: nobody wants it.
 
     It never blocks the hub: the process is patched, so a socket waits in its greenlet only.
     """
@@ -49,23 +49,23 @@ class Postman:
         history: History,
         keeper: Keeper,
         settings: MailSettings | None,
+        counters: Counters,
         *,
         backoff: Backoff = BACKOFF,
     ) -> None:
-        self.sent = 0  # since the start
         self.error: str | None = None  # why the last try failed, None when it worked
-        self.given_up = 0  # mails refused for good since the settings changed
+        self._counters = counters
         self._last_refusal = ""
         self._history = history
         self._keeper = keeper
         self._backoff = backoff
         self._wake = Event()
-        self._stopping = False
-        self._greenlet: gevent.Greenlet[..., Any] | None = None
+        # A daemon: it is for `stop()` to end it, when its turn has come.
+        self._thread = GreenThread(self._run, "mail", daemon=True)
         self.use(settings)
 
     def start(self) -> None:
-        self._greenlet = gevent.spawn(self._run)
+        self._thread.start()
 
     def wake(self) -> None:
         """Say that there is a new mail in the outbox."""
@@ -75,7 +75,7 @@ class Postman:
         """Send like this from now on; what waits is tried at once."""
         self._settings = settings
         self._history.mailing = settings is not None
-        self.given_up = 0
+        self._given_up_before = count(self._counters.given_up)
         if settings is None:
             self.error = None
             if self._history.outbox:
@@ -86,11 +86,9 @@ class Postman:
 
     def stop(self, timeout: float = 1.0) -> None:
         """Finish the mail under way, if that is quick; what is left waits for the next start."""
-        self._stopping = True
+        self._thread.request_stop()
         self._wake.set()
-        if self._greenlet is not None:
-            self._greenlet.join(timeout)
-            self._greenlet.kill()
+        self._thread.stop(timeout)
 
     @property
     def complaints(self) -> list[str]:
@@ -100,13 +98,13 @@ class Postman:
             said.append(f"Mail cannot be sent, {len(self._history.outbox)} waiting: {self.error}")
         if len(self._history.outbox) >= MAX_OUTBOX:
             said.append(f"Only the last {MAX_OUTBOX} mails are kept, older ones are lost")
-        if self.given_up:
-            said.append(f"Mails given up: {self.given_up}, the last one: {self._last_refusal}")
+        if given_up := count(self._counters.given_up) - self._given_up_before:
+            said.append(f"Mails given up: {given_up}, the last one: {self._last_refusal}")
         return said
 
     def _run(self) -> None:
         delays = self._backoff.delays()
-        while not self._stopping:
+        while not self._thread.stopping:
             self._wake.clear()
             settings, outbox = self._settings, self._history.outbox
             if settings is None or not outbox:
@@ -114,6 +112,8 @@ class Postman:
                 continue
             mail = outbox[0]
             self._keeper.flush()  # nobody gets a mail about an incident that a kill -9 would undo
+            if settings is not self._settings or mail not in outbox:
+                continue  # other settings came meanwhile, or mail is off now
             again = self._deliver(mail, settings)
             self._settle(mail, again)
             if again is None:
@@ -138,7 +138,7 @@ class Postman:
         except Exception as error:  # a mistake of ours, which shall not stop the other mails
             self._give_up(mail, format_exception(error))
             return None
-        self.sent += len(refused) < len(to)
+        self._counters.sent.inc(len(refused) < len(to))
         late = tuple(who for who, (code, _) in refused.items() if 400 <= code < 500)
         if gone := [who for who in refused if who not in late]:
             self._give_up(mail, _words(refused, gone))
@@ -160,7 +160,7 @@ class Postman:
         self.error = why
 
     def _give_up(self, mail: Mail, why: str) -> None:
-        self.given_up += 1
+        self._counters.given_up.inc()
         self._last_refusal = f"{mail.incident.id} {mail.kind}: {why}"
         log.error("mail given up: %s", self._last_refusal)
 

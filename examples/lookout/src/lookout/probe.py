@@ -1,6 +1,7 @@
 """Ask a target once: run its program, or be a new client: connect, GET, read to the end.
 
 Redirects are not followed: a 3xx is an answer, and what it points to is a target of its own.
+A request is measured as `http_client_requests` and the like, with the name of its target.
 """
 
 from __future__ import annotations
@@ -18,13 +19,39 @@ import requests
 from lookout import program
 from lookout.records import Result
 from lookout.settings import Target
-from sepelib.util.deadline import clip, deadline
+from sepelib.http import InstrumentedSession
+from sepelib.util.deadline import DeadlineExceeded, deadline
 from sepelib.util.retry import Backoff, RetryPolicy
 
 __all__ = ["RETRIES", "NotConnected", "Unreachable", "probe"]
 
 BODY_CAP = 1 << 20
-HEADERS = {"User-Agent": "lookout", "Accept-Encoding": "identity"}
+SLACK = 0.05  # seconds
+ONCE = RetryPolicy(requests.RequestException, attempts=1)
+
+
+class Session(InstrumentedSession):
+    """One for each probe: over a kept connection a server answers that no longer accepts any.
+
+    It has no limits of its own: the deadline of the probe is that of all it does, and of the body
+    no more is read than is wanted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "probe",
+            timeout=None,
+            total_timeout=None,
+            retries=ONCE,
+            max_concurrency=None,
+            max_body=None,
+            user_agent="lookout",
+        )
+        self.headers["Accept-Encoding"] = "identity"
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        # Asked also when redirects are not followed, and then all of the body would be read.
+        return None
 
 
 class Unreachable(Exception):
@@ -43,8 +70,8 @@ RETRIES = RetryPolicy(NotConnected, attempts=2, backoff=Backoff(base=0.1, cap=1.
 def probe(target: Target, *, retries: RetryPolicy = RETRIES) -> Result:
     """A result within `target.timeout` seconds, retries included. No failure of a peer is raised.
 
-    Needs a patched process: `gevent.Timeout` is what ends an answer that drips in and the wait
-    for a name server, neither of which a socket's own timeout does.
+    Needs a patched process: `gevent.Timeout` is what ends the wait for a name server, which knows
+    of no deadline.
     """
     if target.program is not None:
         return program.probe(target, target.program)
@@ -53,8 +80,9 @@ def probe(target: Target, *, retries: RetryPolicy = RETRIES) -> Result:
     tries = 1
     status: int | None = None
     error: str | None = f"no complete answer within {target.timeout:g} s"
-    # False: ends the block without an exception, which the stubs do not know.
-    limit = gevent.Timeout(target.timeout, False)  # type: ignore[arg-type]
+    # Later than the deadline, which knows what it has ended. False: it ends the block without an
+    # exception, which the stubs do not know.
+    limit = gevent.Timeout(target.timeout + SLACK, False)  # type: ignore[arg-type]
     with limit, deadline(target.timeout):
         try:
             for attempt in retries:
@@ -65,7 +93,7 @@ def probe(target: Target, *, retries: RetryPolicy = RETRIES) -> Result:
         except Unreachable as unreachable:
             error = str(unreachable)
         except TimeoutError:
-            pass  # just before the gevent.Timeout: the same sentence
+            pass  # the same sentence
     latency = time.monotonic() - started
     if status is not None and error is None:
         error = _complaint(target, status, latency)
@@ -74,17 +102,10 @@ def probe(target: Target, *, retries: RetryPolicy = RETRIES) -> Result:
 
 def _get(target: Target) -> int:
     """The status, once the body has been read or is larger than anybody should wait for."""
-    # A session per probe: over a kept connection a server answers that no longer accepts any.
-    with requests.Session() as session:
-        # Else ~/.netrc, proxies and CA bundles of whoever started us would change the probe.
-        session.trust_env = False
+    with Session() as session:
         try:
             with session.get(
-                target.url,
-                headers=HEADERS,
-                timeout=clip(target.timeout),
-                stream=True,
-                allow_redirects=False,
+                target.url, endpoint=target.name, stream=True, allow_redirects=False
             ) as answer:
                 size = 0
                 for chunk in answer.iter_content(1 << 16):
@@ -98,6 +119,8 @@ def _get(target: Target) -> int:
 
 def _explained(error: requests.RequestException, host: str) -> Exception:
     """What happened below the layers of requests and urllib3, whose own texts quote the URL."""
+    if isinstance(error, DeadlineExceeded):
+        return TimeoutError("the time of the probe is over")
     cause: BaseException = error
     while deeper := cause.__cause__ or cause.__context__:
         cause = deeper

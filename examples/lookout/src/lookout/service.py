@@ -1,42 +1,39 @@
 """The daemon: take what it needs, run until it is told to stop, give everything back.
 
-lock the state directory ─► open the port ─► load the history ─► serve and watch ─► wait
-unlock ◄── save the history ◄── stop mailing ◄── drain the server ◄── stop probing ◄── a signal
+lock the state directory ─► load the history ─► open the port ─► mail ─► watch ─► wait
+unlock ◄── save the history ◄── stop mailing ◄── drain the server ◄── stop watching ◄── a signal
 """
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
-import signal
-import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-import gevent
-from gevent.event import Event
-from gevent.lock import BoundedSemaphore
+from gevent.lock import RLock
 
 from lookout import store
+from lookout.counters import Counters, count
+from lookout.judge import State
 from lookout.mail import Postman
 from lookout.records import Incident
-from lookout.settings import Settings, Target
+from lookout.settings import Configuration, Settings, Target, make_server
 from lookout.syncer import Syncer
 from lookout.watchdog import Watchdog
-from lookout.web import make_app, make_server
+from lookout.web import make_app
 from sepelib.core.config import ConfigError
+from sepelib.flask.server import Server
+from sepelib.metrics import Registry
 from sepelib.util.fs import FileLock, FileLockTimeout
 
-__all__ = ["CannotStart", "PortInUse", "Service", "listen", "signals"]
-
-DRAIN = 1.0  # seconds for answers under way; an idle browser makes the server wait all of them
+__all__ = ["CannotStart", "Service"]
 
 log = logging.getLogger(__name__)
 
@@ -45,39 +42,49 @@ class CannotStart(Exception):
     """The daemon cannot do without something that is not to be had; one sentence."""
 
 
-class PortInUse(CannotStart):
-    """Another process listens on the address."""
+class Unwell(Exception):
+    """What a check of /ping has to say."""
 
 
 class Service:
     """One lookout on one state directory. Use it in a `with` block.
 
-    Entering raises CannotStart, with nothing left behind; leaving saves the history, and `failed`
-    tells afterwards why it could not.
+    Entering raises CannotStart or `CannotListen`, with nothing left behind; leaving saves the
+    history, and `failed` tells afterwards why it could not.
+    configuration: where the *settings* are from, for `reload()` and /config/.
     announce: called with each incident that opens or closes, see `Watchdog`.
-    listener: serve on this instead of the address of the settings; closed at the end.
+    port: instead of that of the settings.
     """
 
     def __init__(
         self,
         settings: Settings,
+        configuration: Configuration,
+        registry: Registry,
         *,
         announce: Callable[[Incident], object],
-        listener: socket.socket | None = None,
+        port: int | None = None,
     ) -> None:
         self.failed: str | None = None
+        self.counters = Counters(registry)
         self._refused: str | None = None  # why the last reload changed nothing
         self._settings = settings
+        self._configuration = configuration
+        self._registry = registry
         self._announce = announce
-        self._listener = listener
+        self._options = {} if port is None else {"port": port}
         self._started = time.monotonic()
         self._version = version("lookout")
         self._exits = ExitStack()
-        self._watching = BoundedSemaphore()
+        self._is_open = False
+        # What is watched and how changes at a start, a reload, a new list in svn and the end; each
+        # may come while another waits in its middle.
+        self._changing = RLock()
 
     def __enter__(self) -> Self:
-        with ExitStack() as exits:
+        with self._changing, ExitStack() as exits:
             self._open(exits)
+            self._is_open = True
             self._exits = exits.pop_all()
         return self
 
@@ -87,21 +94,17 @@ class Service:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        with self._changing:
+            self._is_open = False
         self._exits.close()
 
     @property
     def url(self) -> str:
-        host, port = self._address[:2]
-        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+        return f"{self.server.url}/"
 
     def _open(self, exits: ExitStack) -> None:
         settings = self._settings
-        if self._listener is not None:
-            exits.callback(self._listener.close)
         path = _state_file(settings.state, exits)
-        listener = self._listener or listen(settings.host, settings.port)
-        exits.callback(listener.close)
-        self._address = listener.getsockname()
         try:
             self.history = store.load(
                 path, max_results=settings.max_results, max_incidents=settings.max_incidents
@@ -115,19 +118,37 @@ class Service:
             raise CannotStart(f"the history cannot be saved: {error}") from error
         self.keeper = store.Keeper(self.history, path, every=settings.save_every)
         exits.callback(self._close_keeper)
-        self.postman = Postman(self.history, self.keeper, settings.mail)
-        self.postman.start()
-        exits.callback(self.postman.stop)
-        self.watchdog = Watchdog(self.history, self.keeper, announce=self._tell)
+        self.postman = Postman(self.history, self.keeper, settings.mail, self.counters)
+        self.watchdog = Watchdog(self.history, self.keeper, self.counters, announce=self._tell)
         self.syncer = Syncer(settings.state, changed=self._watch)
-        app = make_app(lambda: self.targets, self.history, self.health)
-        server = make_server(listener, app)
-        server.start()
-        exits.callback(server.stop, timeout=DRAIN)
+        exits.callback(self.counters.ask(self._states, lambda: len(self.history.outbox)))
+        self.server = self._make_server()
+        self.server.start()
+        exits.callback(self.postman.stop)
+        exits.callback(self.server.stop)
+        self.postman.start()
         exits.callback(self.watchdog.stop)
         exits.callback(self.syncer.stop)
         self.syncer.use(settings.svn, settings.defaults)
-        self._watch()
+        self.watchdog.watch(self.targets)
+
+    def _make_server(self) -> Server:
+        app = make_app(lambda: self.targets, self.history, self.health)
+        server = make_server(
+            self._configuration.config,
+            app,
+            version=self._version,
+            metrics=self._registry,
+            **self._options,
+        )
+        # None is critical: a lookout that cannot save or mail still watches, and shows it.
+        for name, problem in {
+            "history can be saved": lambda: self.keeper.error,
+            "configuration taken": lambda: self._refused,
+            "mail can be sent": lambda: self.postman.error,
+        }.items():
+            server.add_check(name, partial(_check, problem), critical=False, cache=0.0)
+        return server
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -137,39 +158,54 @@ class Service:
         return (*own, *(target for target in self.syncer.targets if target.name not in names))
 
     def _watch(self) -> None:
-        # `watch` waits in the middle: a reload and the syncer, each with its targets, take turns.
-        with self._watching:
-            self.watchdog.watch(self.targets)
+        with self._changing:
+            if self._is_open:
+                self.watchdog.watch(self.targets)
 
     def _tell(self, incident: Incident) -> None:
         self.postman.wake()  # the mail itself came into the outbox with the incident
         self._announce(incident)
 
-    def reload(self, read: Callable[[], Settings]) -> None:
-        """Go on with the settings that *read* gives; with those of before if it is a ConfigError.
+    def reload(self) -> None:
+        """Read the configuration again and go on with it; with that of before if it is wrong.
 
         What cannot change while running is kept as it is, with a WARNING that names it.
         """
+        with self._changing:
+            if self._is_open:
+                self._reload()
+
+    def _reload(self) -> None:
         old = self._settings
         try:
-            new = read()
+            new = self._configuration.reload()
         except ConfigError as error:
             log.error("configuration not taken, the one of before stays: %s", error)
             self._refused = str(error)
+            self.counters.refused.inc()
             return
         self._refused = None
-        fixed = {"service.state": "state", "web.host": "host", "web.port": "port"}
-        if kept := [key for key, name in fixed.items() if getattr(new, name) != getattr(old, name)]:
+        self.counters.taken.inc()
+        if kept := [key for key, (was, now) in _fixed(old, new).items() if was != now]:
             log.warning("only a restart changes %s; kept as before", ", ".join(kept))
-        self._settings = new = replace(new, state=old.state, host=old.host, port=old.port)
-        logging.getLogger().setLevel(new.log_level)
+        self._settings = new = replace(
+            new,
+            name=old.name,
+            state=old.state,
+            web=old.web,
+            log=replace(old.log, level=new.log.level),
+        )
+        logging.getLogger().setLevel(new.log.level)
         self.history.limit(max_results=new.max_results, max_incidents=new.max_incidents)
         self.keeper.every = new.save_every
         if new.mail != old.mail:
             self.postman.use(new.mail)
         self.syncer.use(new.svn, new.defaults)
-        self._watch()
+        self.watchdog.watch(self.targets)
         log.info("configuration read again, watching %d targets", len(self.targets))
+
+    def _states(self) -> list[State]:
+        return [self.history.record(target.name).standing.state for target in self.targets]
 
     def _clashes(self) -> str:
         names = {target.name for target in self._settings.targets}
@@ -188,10 +224,8 @@ class Service:
             )
         if self.keeper.error:
             complaints.append(f"The history cannot be saved: {self.keeper.error}")
-        if self.watchdog.faults:
-            complaints.append(
-                f"lookout itself failed in {self.watchdog.faults} probes; its log says how"
-            )
+        if faults := count(self.counters.faults):
+            complaints.append(f"lookout itself failed in {faults} probes; its log says how")
         complaints += self.syncer.complaints
         if clashes := self._clashes():
             complaints.append(
@@ -206,24 +240,28 @@ class Service:
             "mail": None
             if self._settings.mail is None
             else {
-                "sent": self.postman.sent,
+                "sent": count(self.counters.sent),
                 "waiting": len(self.history.outbox),
-                "given_up": self.postman.given_up,
+                "given_up": count(self.counters.given_up),
             },
         }
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises CannotStart, PortInUse where another port would do."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUse(
-                f"port {port} of {host} is in use; stop what listens there or give another port"
-            ) from error
-        raise CannotStart(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+def _check(problem: Callable[[], str | None]) -> None:
+    if said := problem():
+        raise Unwell(said)
+
+
+def _fixed(old: Settings, new: Settings) -> dict[str, tuple[object, object]]:
+    """What it was and what it would be, for all that stays until a restart."""
+    web = {f"web.{key}": (old.web.get(key), new.web.get(key)) for key in {**old.web, **new.web}}
+    return {
+        "service.name": (old.name, new.name),
+        "service.state": (old.state, new.state),
+        **web,
+        "log.file": (old.log.file, new.log.file),
+        "log.json": (old.log.json, new.log.json),
+    }
 
 
 def _state_file(state: Path, exits: ExitStack) -> Path:
@@ -243,36 +281,3 @@ def _state_file(state: Path, exits: ExitStack) -> Path:
         raise CannotStart(f"cannot keep the history in {state}: {reason}") from error
     exits.callback(lock.release)
     return state / "history.json"
-
-
-class Signals(NamedTuple):
-    """What somebody has asked for from outside."""
-
-    stop: Event
-    reload: Event
-
-
-@contextmanager
-def signals(*, reload: bool = False) -> Iterator[Signals]:
-    """Events that SIGTERM and SIGINT set (stop) and, if wanted, SIGHUP (reload).
-
-    Whoever asks twice to stop is obeyed at once.
-    """
-    asked = Signals(Event(), Event())
-
-    def stop(number: int) -> None:
-        if asked.stop.is_set():
-            os._exit(128 + number)
-        asked.stop.set()  # no more than this: a handler runs in the middle of anything
-
-    def reread(number: int) -> None:
-        asked.reload.set()
-
-    handlers = [gevent.signal_handler(n, stop, n) for n in (signal.SIGTERM, signal.SIGINT)]
-    if reload:
-        handlers.append(gevent.signal_handler(signal.SIGHUP, reread, signal.SIGHUP))
-    try:
-        yield asked
-    finally:
-        for handler in handlers:
-            handler.cancel()

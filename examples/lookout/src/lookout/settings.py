@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from lookout.checks import (
@@ -32,39 +32,49 @@ from lookout.checks import (
 )
 from lookout.judge import Rules
 from sepelib.core.config import Config, ConfigError, Place
+from sepelib.flask.server import Server
+from sepelib.util.instrument import NULL
 from sepelib.util.secrets import Secret
 from sepelib.util.smtp import Mailer
 from sepelib.util.url import redact_url
 from sepelib.vcs.svnfile import SvnClient
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
 
 __all__ = [
     "SHIPPED",
     "Configuration",
     "Defaults",
     "Kind",
+    "LogSettings",
     "MailSettings",
     "Program",
     "Settings",
     "SvnSettings",
     "Target",
+    "make_server",
     "targets_in",
 ]
 
 SHIPPED = Path(__file__).with_name("lookout.yml")
 
-# Every key there is: a misspelt one would otherwise be a default that nobody asked for.
+# Every key there is: a misspelt one would otherwise be a default that nobody asked for. The server
+# knows those of `web` itself.
 KEYS: dict[str, set[str]] = {
     "service": {"name", "state"},
-    "web": {"host", "port"},
+    "web": set(),
     "probes": {"interval", "timeout", "confirm", "recover", "exec_dir"},
     "history": {"results", "incidents", "save_every"},
     "mail": {"enabled", "host", "port", "sender", "recipients", "tls", "user", "password"},
     "svn": {"url", "file", "poll", "username", "password"},
-    "log": {"level"},
+    "log": {"level", "file", "json"},
     "targets": set(),
 }
 TARGET_KEYS = {"name", "max_latency", "interval", "timeout", "confirm", "recover"}
 KIND_KEYS = {"http": {"url", "status"}, "exec": {"exec", "args"}}
+
+WEB_DEFAULTS = {"port": 8080, "access_log": False}
 
 Tls = Literal["none", "starttls", "tls"]
 SVN_TIMEOUT = 30.0
@@ -163,19 +173,27 @@ class SvnSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What goes into the log, and where that is; *file* None: stderr."""
+
+    level: str = "INFO"
+    file: Path | None = None
+    json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All that the daemon is told from outside."""
 
     name: str
     state: Path
-    host: str
-    port: int
+    web: Mapping[str, Any]  # as it stands there; `make_server` knows what it means
     targets: tuple[Target, ...]
     defaults: Defaults
     max_results: int
     max_incidents: int
     save_every: float
-    log_level: str
+    log: LogSettings
     mail: MailSettings | None  # None: nobody is to be told
     svn: SvnSettings | None  # None: no other targets than these
 
@@ -231,16 +249,46 @@ def _settings(config: Config) -> Settings:
     return Settings(
         name=config.get_value("service.name", "lookout", type=str),
         state=Path(config.get_value("service.state", type=str)),
-        host=config.get_value("web.host", "127.0.0.1", type=str),
-        port=config.get_value("web.port", 8080, type=port),
+        web=_web(config),
         targets=targets_in(config, defaults),
         defaults=defaults,
         max_results=config.get_value("history.results", 300, type=count),
         max_incidents=config.get_value("history.incidents", 200, type=count),
         save_every=config.get_value("history.save_every", 5.0, type=seconds),
-        log_level=config.get_value("log.level", "INFO", type=level),
+        log=_log(config),
         mail=_mail(config),
         svn=_svn(config),
+    )
+
+
+def make_server(config: Config, app: WSGIApplication | None = None, **options: Any) -> Server:
+    """The server that `web` describes, not started; *options* win.
+
+    Raises ConfigError, with the place of what is wrong.
+    """
+    section = config.get_value("web", {}, type=dict)
+    options = {name: v for name, v in WEB_DEFAULTS.items() if name not in section} | options
+    try:
+        if not section:
+            return Server(app, config=config, **options)
+        return Server.from_config(config, "web", app=app, **options)
+    except ValueError as error:
+        at = config.explain("web")
+        raise ConfigError(f"web: {error}", Place(at.file or "web", at.line, at.column)) from None
+
+
+def _web(config: Config) -> Mapping[str, Any]:
+    make_server(config, recorder=NULL)  # listens nowhere yet, and knows what does not fit
+    section: Mapping[str, Any] = config.get_value("web", {})
+    return section
+
+
+def _log(config: Config) -> LogSettings:
+    file = config.get_value("log.file", None)
+    return LogSettings(
+        config.get_value("log.level", "INFO", type=level),
+        None if file is None else Path(config.get_value("log.file", type=str)),
+        config.get_value("log.json", False, type=bool),
     )
 
 

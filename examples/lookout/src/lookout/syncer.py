@@ -17,6 +17,7 @@ import gevent
 
 from lookout.settings import Defaults, SvnSettings, Target, targets_in
 from sepelib.core.config import Config, ConfigError
+from sepelib.gevent import GreenThread
 from sepelib.util.fs import atomic_write
 from sepelib.util.url import redact_text, redact_url
 from sepelib.vcs.svnfile import SvnError, SvnFile
@@ -51,9 +52,9 @@ def read_list(text: str, scratch: Path, name: str, defaults: Defaults) -> tuple[
 
 
 class Syncer:
-    """A greenlet that looks at the list, and `targets`, those of the last one that was fine.
+    """A thread that looks at the list, and `targets`, those of the last one that was fine.
 
-    changed: called when `targets` are other ones, from the greenlet.
+    changed: called when `targets` are other ones, from the thread.
     """
 
     def __init__(self, state: Path, *, changed: Callable[[], object]) -> None:
@@ -67,7 +68,7 @@ class Syncer:
         self._refused: str | None = None  # what is wrong with the newest list
         self._outage: str | None = None  # why it cannot be had
         self._unsaved: str | None = None  # why it is not kept
-        self._greenlet: gevent.Greenlet[..., None] | None = None
+        self._thread: GreenThread | None = None
 
     @property
     def complaints(self) -> list[str]:
@@ -101,14 +102,14 @@ class Syncer:
         except (OSError, ValueError, ConfigError) as error:
             self._refused = str(error)
             log.error("the list of targets that was kept is not taken: %s", error)
-        self._greenlet = gevent.spawn(self._run, svn)
+        self._thread = GreenThread(self._run, "svn", args=(svn,), daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
-        """End the greenlet, and the svn that it may have started."""
-        if self._greenlet is not None:
-            self._greenlet.kill(block=False)
-            self._greenlet.join(timeout=3.0)  # svn takes a second when its server hangs
-            self._greenlet = None
+        """End the thread, and the svn that it may have started."""
+        if self._thread is not None:
+            self._thread.kill(timeout=3.0)  # svn takes a second when its server hangs
+            self._thread = None
 
     def _run(self, svn: SvnSettings) -> None:
         while True:

@@ -31,6 +31,7 @@ def status(
     return {
         "at": now.isoformat(timespec="milliseconds"),
         "state": next((s for s in _SEVERITY if s in states), State.UNKNOWN),
+        "last_probe": max((t["results"][-1]["at"] for t in shown if t["results"]), default=None),
         "targets": shown,
         "open_incidents": [i for i in incidents if i["state"] == "open"],
         "incidents": incidents[:SHOWN_INCIDENTS],

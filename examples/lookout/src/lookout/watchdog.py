@@ -11,14 +11,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
 
 import gevent
 
+from lookout.counters import Counters
 from lookout.probe import probe
 from lookout.records import History, Incident, Result
 from lookout.settings import Target
 from lookout.store import Keeper
+from sepelib.gevent import GreenThread
 from sepelib.util.url import redact_text
 
 __all__ = ["Watchdog"]
@@ -30,7 +31,7 @@ FIRST_WITHIN = 1.0  # seconds; the first probes are spread over them
 
 
 class Watchdog:
-    """The probing greenlets of all targets.
+    """The probing threads of all targets.
 
     announce: called with each incident that opens or closes, once it is on disk; also when the
     disk fails, since a watchdog that keeps silent is the worse one.
@@ -40,43 +41,45 @@ class Watchdog:
         self,
         history: History,
         keeper: Keeper,
+        counters: Counters,
         *,
         announce: Callable[[Incident], object],
         prober: Callable[[Target], Result] = probe,
         rng: random.Random | None = None,
     ) -> None:
-        self.probes = 0  # since the start, as the three below
-        self.opened = 0
-        self.closed = 0
-        self.faults = 0  # probes that failed by a mistake of ours
         self._history = history
         self._keeper = keeper
+        self._counters = counters
         self._announce = announce
         self._prober = prober
         self._rng = rng or random.Random()
-        self._greenlets: dict[Target, gevent.Greenlet[..., Any]] = {}
+        self._threads: dict[Target, GreenThread] = {}
 
     def watch(self, targets: Iterable[Target]) -> None:
         """Watch these from now on. Those that are watched already, all else equal, go on as is."""
         targets = list(targets)
-        self._end(set(self._greenlets).difference(targets))
+        self._end(set(self._threads).difference(targets))
         names = [target.name for target in targets]
+        self._counters.watch_only(names)
         for incident in self._history.watch_only(names, datetime.now(UTC)):
             self._tell(incident)
         for target in targets:
-            if target not in self._greenlets:
-                self._greenlets[target] = gevent.spawn(self._watch, target)
+            if target not in self._threads:
+                # A daemon: it is for `stop()` to end it, when its turn has come.
+                thread = GreenThread(
+                    self._watch, f"watch {target.name}", args=(target,), daemon=True
+                )
+                self._threads[target] = thread
+                thread.start()
 
     def stop(self) -> None:
         """End all probes, those under way without a result. Returns within three seconds."""
-        self._end(set(self._greenlets))
+        self._end(set(self._threads))
 
     def _end(self, targets: set[Target]) -> None:
-        ended = [self._greenlets.pop(target) for target in targets]
-        gevent.killall(ended, block=False)
-        # A program that takes no notice of SIGTERM is killed after a second. joinall gives up
-        # quietly, killall would raise.
-        gevent.joinall(ended, timeout=3.0)
+        ended = [self._threads.pop(target) for target in targets]
+        # A program that takes no notice of SIGTERM is killed after a second.
+        gevent.joinall([gevent.spawn(thread.kill, timeout=3.0) for thread in ended])
 
     def _watch(self, target: Target) -> None:
         beat = time.monotonic() + self._rng.uniform(0, min(FIRST_WITHIN, target.interval))
@@ -89,23 +92,20 @@ class Watchdog:
             except Exception:
                 # A mistake of ours. The other targets are none the worse for it, and this one
                 # may be better next time; the page and the log say that something is wrong.
-                self.faults += 1
+                self._counters.faults.inc()
                 trace = redact_text(traceback.format_exc())  # others' errors quote whole URLs
                 log.error("%s: lookout itself failed to probe it\n%s", target.name, trace)
             missed = max(0, int((time.monotonic() - beat) / target.interval))
             beat += (1 + missed) * target.interval
 
     def _take(self, target: Target, result: Result) -> None:
-        self.probes += 1
+        self._counters.probed(target.name, result)
         self._keeper.touch()
         incident = self._history.add(target.name, result, target.rules)
         if incident is not None:
             self._tell(incident)
 
     def _tell(self, incident: Incident) -> None:
-        if incident.is_open:
-            self.opened += 1
-        else:
-            self.closed += 1
+        self._counters.told(incident)
         self._keeper.flush()  # nobody hears of an incident that a kill -9 would undo
         self._announce(incident)

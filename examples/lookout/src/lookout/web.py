@@ -1,27 +1,24 @@
-"""The status page, the same as JSON, and /ping. Thin: to be replaced by a real server."""
+"""The status page and the same as JSON. The server adds /ping, /metrics and the like."""
 
 from __future__ import annotations
 
-import logging
-import secrets
-import socket
+import base64
+import hashlib
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from importlib import resources
 from typing import Any
 
 import flask
-from gevent.pool import Pool
-from gevent.pywsgi import WSGIServer
 
 from lookout import plot, view
 from lookout.records import History
 from lookout.settings import Target
+from sepelib.flask import h
 
-__all__ = ["make_app", "make_server"]
+__all__ = ["make_app"]
 
-log = logging.getLogger(__name__)
-
-MAX_CONNECTIONS = 100
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def make_app(
@@ -34,20 +31,27 @@ def make_app(
     health: what lookout has to say about itself, added to the status.
     """
     app = flask.Flask(__name__)
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    h.errors.register(app)
     app.jinja_env.filters["duration"] = view.duration
     app.jinja_env.filters["latency"] = view.latency
     app.jinja_env.filters["moment"] = _moment
+    script = (resources.files("lookout") / "templates" / "status.js").read_text("utf-8")
+    # What a target answers is never put on the page; should that change, nothing runs. Allowed by
+    # its hash, since a nonce would make each page another one.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; connect-src 'self'; img-src data:; "
+        f"style-src 'unsafe-inline'; script-src 'sha256-{digest}'; frame-ancestors 'none'"
+    )
 
-    def status() -> dict[str, Any]:
-        return view.status(targets(), history) | health()
+    def status(now: datetime | None = None) -> dict[str, Any]:
+        return view.status(targets(), history, now=now) | health()
 
     @app.get("/")
     def page() -> flask.Response:
-        nonce = secrets.token_urlsafe(12)
         body = flask.render_template(
             "status.html",
-            nonce=nonce,
+            script=script,
             width=plot.WIDTH,
             height=plot.HEIGHT,
             slots=view.SHOWN_RESULTS,
@@ -59,34 +63,25 @@ def make_app(
             },
             **status(),
         )
-        response = flask.make_response(body)
-        # What a target answers is never put on the page; should that change, nothing runs.
-        response.headers["Content-Security-Policy"] = (
-            f"default-src 'none'; connect-src 'self'; img-src data:; "
-            f"style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; frame-ancestors 'none'"
-        )
-        return response
+        tag = h.etag(body)
+        h.not_modified_if(tag)
+        return flask.Response(body, headers={"ETag": tag, "Content-Security-Policy": policy})
 
     @app.get("/api/v1/status")
+    @h.json_api
     def api_status() -> flask.Response:
-        return flask.jsonify(status())
-
-    @app.get("/ping")
-    def ping() -> flask.Response:
-        return flask.Response("pong\n", mimetype="text/plain")
+        # Weak, and not of what the clock alone changes: who has seen all that has happened, has it.
+        tag = h.etag(status(LONG_AGO) | {"uptime": None}, weak=True)
+        h.not_modified_if(tag)
+        return h.json_response(status(), ETag=tag)
 
     @app.after_request
     def add_headers(response: flask.Response) -> flask.Response:
-        response.headers["Cache-Control"] = "no-store"
+        response.headers.setdefault("Cache-Control", "no-cache")  # kept, and asked for each time
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
     return app
-
-
-def make_server(listener: socket.socket, app: flask.Flask) -> WSGIServer:
-    """A server on *listener*, not started. The caller stops it, which closes the listener."""
-    return WSGIServer(listener, app, spawn=Pool(MAX_CONNECTIONS), log=None, error_log=log)
 
 
 def _moment(text: str | None) -> str:
