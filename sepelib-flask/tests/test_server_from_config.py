@@ -90,7 +90,12 @@ def test_a_name_like_no_other_is_told_which_there_are(tmp_path: Path) -> None:
         ("{drain_delay: soon}", "web.http.drain_delay does not fit: not a duration: 'soon'"),
         ("{idle_timeout: -1}", "web.http.idle_timeout does not fit"),
         ("{max_body_bytes: 5MB5}", "web.http.max_body_bytes does not fit: not a size"),
-        ("{max_connections: 0}", "web.http max_connections is to be more than 0"),
+        ("{host: ''}", "web.http.host does not fit: must not be empty; 0.0.0.0 is all"),
+        ("{request_timeout: 0}", "web.http.request_timeout does not fit: must be more than 0"),
+        ("{max_connections: 0}", "web.http.max_connections does not fit: max_connections is fin"),
+        ("{min_rate: .nan}", "web.http.min_rate does not fit: min_rate is finite"),
+        ("{min_rate: .inf}", "web.http.min_rate does not fit: min_rate is finite"),
+        ("{admin: {port: 1, unix: x}}", "web.http.admin does not fit: admins have a port or a"),
         ("{max_headers: null}", "web.http.max_headers does not fit"),
         ("{access_log: apache}", "web.http.access_log does not fit"),
         ("{trusted_proxies: 10.0.0.0/8}", "must be a list of networks"),
@@ -108,6 +113,11 @@ def test_a_value_that_does_not_fit_is_one_line_with_its_place(
     text = refused(tmp_path, section)
     assert words in text
     assert "cfg.yml:2:" in text
+
+
+def test_a_limit_that_does_not_fit_is_cited_with_its_own_line(tmp_path: Path) -> None:
+    text = refused(tmp_path, "\n    port: 0\n    max_headers: 0\n")
+    assert "cfg.yml:4:" in text and "web.http.max_headers" in text
 
 
 def test_a_section_that_is_not_there_or_no_mapping_is_an_error(tmp_path: Path) -> None:

@@ -281,3 +281,29 @@ def test_a_metric_without_labels_is_never_dropped() -> None:
 def test_a_ttl_is_a_time(ttl: float) -> None:
     with pytest.raises(ValueError, match="more than 0 seconds"):
         Registry().counter("users", "", ("name",), ttl=ttl)
+
+
+@pytest.mark.parametrize("ttl", [None, 10.0])
+def test_a_series_that_is_removed_makes_room_and_begins_anew(ttl: float | None) -> None:
+    registry = Registry()
+    jobs = registry.counter("jobs", "", ("queue",), max_series=1, ttl=ttl)
+    held = jobs.labels("a")
+    held.inc(5)
+
+    jobs.remove("a")
+    jobs.remove("a")  # once is enough, twice no mistake
+
+    held.inc()
+    assert registry.snapshot()["metrics"][0]["series"] == []
+    jobs.labels("b").inc()
+    assert registry.snapshot()["metrics"][0]["series"] == [{"labels": ["b"], "value": 1}]
+    jobs.remove("b")
+    assert jobs.labels("a").read() == 0
+
+
+def test_without_labels_there_is_no_series_to_remove() -> None:
+    registry = Registry()
+    with pytest.raises(ValueError, match="0 values"):
+        registry.counter("jobs").remove()
+    with pytest.raises(ValueError, match="1 values"):
+        registry.counter("labelled", "", ("a", "b")).remove("x")

@@ -65,6 +65,14 @@ class Series:
         series: Self = self._family.labels(*values)
         return series
 
+    def remove(self, *values: str) -> None:
+        """Forget the series of these label values, if there is one; it makes room for another.
+
+        Who holds it counts for nobody from now on; `labels()` begins anew. ValueError for another
+        number of values, and without labels: `Registry.unregister()` forgets the whole metric.
+        """
+        self._family.remove(*values)
+
     def reset(self) -> None:
         """Begin anew at nothing. For tests: values that come in meanwhile may be lost."""
         raise NotImplementedError
@@ -150,6 +158,16 @@ class Family:
             return self._children[values]
         except KeyError:
             return self._child(values)
+
+    def remove(self, *values: str) -> None:
+        """Forget the series of these values: see `Series.remove()`."""
+        if not values or len(values) != len(self.label_names):
+            raise ValueError(f"{self}: {len(values)} values were given")
+        with self.host.lock:
+            self._children.pop(values, None)
+            if self._ttl is not None:
+                self._dormant.pop(values, None)
+                self._seen.pop(values, None)
 
     def series(self) -> list[Series]:
         """All that there are, in the order they were made; the overflow series comes last."""

@@ -24,12 +24,13 @@ def options_from(config: Any, key: str) -> dict[str, Any]:
     options = section.read(_SERVER)
     limits = {name: options.pop(name) for name in _LIMITS if name in options}
     if limits:
-        try:
-            options["limits"] = Limits(**limits)
-        except ValueError as error:
-            raise section.wrong(None, str(error)) from error
+        options["limits"] = Limits(**limits)
     if (admin := section.inner("admin")) is not None:
-        options["admin"] = AdminOptions(**admin.read(_ADMIN))
+        found = admin.read(_ADMIN)
+        try:
+            options["admin"] = AdminOptions(**found)
+        except ValueError as error:
+            raise admin.wrong(None, f"does not fit: {error}") from error
     if (tls := section.inner("tls")) is not None:
         options["ssl_context"] = _context(tls)
     return options
@@ -82,6 +83,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _host(value: Any) -> str:
+    if not _text(value):
+        raise ValueError("must not be empty; 0.0.0.0 is all addresses of this host")
+    return str(value)
+
+
 def _port(value: Any) -> int:
     number = _count(value)
     if number > 65535:
@@ -124,6 +131,13 @@ def _or_none(reader: Reader) -> Reader:
     return lambda value: None if value is None else reader(value)
 
 
+def _request_timeout(value: Any) -> float:
+    seconds = duration(value)
+    if seconds == 0:
+        raise ValueError("must be more than 0 seconds; null is no limit")
+    return seconds
+
+
 def _limit(name: str, kind: str) -> Reader:
     if name.endswith("timeout"):
         reader: Reader = duration
@@ -131,16 +145,23 @@ def _limit(name: str, kind: str) -> Reader:
         reader = size
     else:
         reader = _number if "float" in kind else _count
-    return _or_none(reader) if "None" in kind else reader
+    reader = _or_none(reader) if "None" in kind else reader
+
+    def checked(value: Any) -> Any:
+        limit = reader(value)
+        Limits(**{name: limit})  # here, where the place of the value is at hand
+        return limit
+
+    return checked
 
 
 _LIMITS = {field.name: _limit(field.name, str(field.type)) for field in fields(Limits)}
 _SERVER: dict[str, Reader | None] = {
-    "host": _text,
+    "host": _host,
     "port": _port,
     "unix": _or_none(_text),
     "unix_mode": _mode,
-    "request_timeout": _or_none(duration),
+    "request_timeout": _or_none(_request_timeout),
     "drain_delay": duration,
     "stop_timeout": duration,
     "access_log": _access_log,
@@ -151,7 +172,7 @@ _SERVER: dict[str, Reader | None] = {
 }
 _ADMIN: dict[str, Reader | None] = {
     "networks": _networks,
-    "host": _text,
+    "host": _host,
     "port": _or_none(_port),
     "unix": _or_none(_text),
     "unix_mode": _mode,

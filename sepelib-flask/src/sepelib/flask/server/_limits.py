@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import inf
 
 __all__ = ["Limits"]
 
@@ -47,8 +48,8 @@ class Limits:
             if value is None:
                 if "None" not in str(field.type):
                     raise ValueError(f"{field.name} is a number, not None")
-            elif value < 0 or (value == 0 and field.name not in _MAY_BE_ZERO):
-                raise ValueError(f"{field.name} is to be more than 0, not {value!r}")
+            elif not 0 <= value < inf or (value == 0 and field.name not in _MAY_BE_ZERO):
+                raise ValueError(f"{field.name} is finite and more than 0, not {value!r}")
 
 
 _MAY_BE_ZERO = {"reserve", "max_body_bytes"}

@@ -32,6 +32,10 @@ class AdminOptions:
     unix_mode: int = 0o600
     ssl_context: ssl.SSLContext | None = None
 
+    def __post_init__(self) -> None:
+        if self.port is not None and self.unix is not None:
+            raise ValueError("admins have a port or a unix socket, not both")
+
     @property
     def listens(self) -> bool:
         return self.port is not None or self.unix is not None
