@@ -139,7 +139,9 @@
     if (!card) {
       const root = make("section", metric.labels.length ? "metric" : "metric single");
       const about = make("div", "about");
-      const title = make("h2", "", metric.name);
+      const title = make("h2", "");
+      // A long name breaks behind an underscore.
+      for (const part of metric.name.split(/(?<=_)/)) title.append(part, document.createElement("wbr"));
       about.append(title, make("span", "kind", [metric.kind, metric.unit].filter(Boolean).join(", ")));
       if (metric.help) about.append(make("p", "help", metric.help));
       root.append(about);
