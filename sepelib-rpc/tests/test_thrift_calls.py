@@ -522,7 +522,8 @@ def test_options_make_another_client_over_the_same_connections(directory: Any) -
     assert hurried.echo("x") == "hello" and rig.connects == 2
     assert hurried.with_options(timeout=1.0)._is_idempotent("echo")
     assert not rig.client._is_idempotent("echo")
-    assert hurried.stats() == rig.client.stats()
+    assert hurried.stats()["hosts"]["a:1"]["connects"] == 2
+    assert rig.client.stats()["hosts"]["a:1"]["connects"] == 2
 
     hurried.close()
     assert rig.idle == 1

@@ -505,6 +505,15 @@ def test_close_wakes_those_who_wait() -> None:
     assert [type(error) for error in caught] == [LogicalError]
 
 
+def test_stats_tell_how_long_a_connection_has_been_idle() -> None:
+    rig = Rig("a:1")
+    rig.release(rig.acquire())
+
+    [kept] = rig.pool.stats()["hosts"]["a:1"]["connections"]
+
+    assert kept["state"] == "idle" and 0 <= kept["idle"] <= kept["age"] < LONG
+
+
 def test_stats_are_plain_data() -> None:
     import json
 
@@ -515,6 +524,10 @@ def test_stats_are_plain_data() -> None:
 
     stats = rig.pool.stats()
     assert json.loads(json.dumps(stats)) == stats
+    [kept] = stats["hosts"]["a:1"].pop("connections")
+    assert kept == {"state": "in_use", "age": kept["age"], "idle": None}
+    assert 0 <= kept["age"] < LONG
+    assert stats["hosts"]["b:1"].pop("connections") == []
     assert stats == {
         "size": 3,
         "waiting": 0,

@@ -44,7 +44,7 @@ class PeerClosed(ConnectionError):
 class ReplyRefused(Exception):
     """What came is no reply: over `max_message`, no frame, an HTTP status. Takes one sentence.
 
-    It says what came and what was expected, never the bytes themselves.
+    It says what came and what was expected; of bytes, only the first words of a page over HTTP.
     """
 
 

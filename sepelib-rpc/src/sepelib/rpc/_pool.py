@@ -93,8 +93,8 @@ class Pool:
         host = connection.host
         host.in_use.discard(connection)
         if now - connection.born < self._max_age:
+            connection.idle_since = now  # before it is idle: `stats()` of another thread asks
             _move(connection, _IDLE)
-            connection.idle_since = now
             host.idle.append(connection)
             for oldest in host.idle[:1]:  # by now another thread may have taken all
                 if now - oldest.idle_since > self._max_idle:
@@ -143,6 +143,7 @@ class Pool:
                     "connects": host.connects,
                     "failures": host.failures,
                     "ejected_until": host.ejected_until if host.ejected_until > now else None,
+                    "connections": [_shown(c, now) for c in (*host.idle, *host.in_use)],
                 }
                 for host in self._hosts.all
             },
@@ -285,6 +286,12 @@ def _watch_forks(pool: Pool) -> None:
 def _after_fork() -> None:
     for pool in list(_pools):
         pool.start_anew()
+
+
+def _shown(connection: Connection, now: float) -> dict[str, Any]:
+    state = connection.state
+    idle = now - connection.idle_since if state is _IDLE else None
+    return {"state": state.value, "age": now - connection.born, "idle": idle}
 
 
 def is_over(limit: float) -> bool:

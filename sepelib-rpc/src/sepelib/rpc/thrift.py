@@ -152,7 +152,8 @@ class _Client:
         """What the pool has at this moment, as plain data.
 
         `{"size", "waiting", "hosts": {host: {"state", "idle", "in_use", "connects", "failures",
-        "ejected_until"}}}`; the last one is a moment of `time.monotonic()`, or None.
+        "ejected_until", "connections": [{"state", "age", "idle"}]}}}`. *ejected_until* is a moment
+        of `time.monotonic()` or None; *age* and *idle* are seconds, None for one in use.
         """
         return self._caller.pool.stats()
 
