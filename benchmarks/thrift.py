@@ -67,7 +67,7 @@ def comparisons() -> list[Comparison]:
     apache: Any = importlib.import_module("directory_apache.Directory")
     apache_types: Any = importlib.import_module("directory_apache.ttypes")
     sys.path.remove(str(TESTS))
-    person, apache_person = _person(types), _person(apache_types)
+    person, apache_person = a_person(types), a_person(apache_types)
     calls: dict[str, tuple[str, Call, Call, object]] = {
         "ping": ("ping", lambda c: c.ping(), lambda c: c.ping(), None),
         "a string back": ("whoami", lambda c: c.whoami(), lambda c: c.whoami(), "directory"),
@@ -77,15 +77,15 @@ def comparisons() -> list[Comparison]:
         ),
         "100 structs back": ("many", lambda c: c.many(100), lambda c: c.many(100), [person] * 100),
     }
-    replies = {name: _reply(types, name, value) for name, _, _, value in calls.values()}
-    port = _start(replies)
+    replies = {name: recorded_reply(types, name, value) for name, _, _, value in calls.values()}
+    port = start_server(replies)
     return [
         *(_own_work(types, apache, what, *call, replies) for what, call in calls.items()),
         *(_on_loopback(types, apache, what, call, port) for what, call in calls.items()),
     ]
 
 
-def _person(types: Any) -> Any:
+def a_person(types: Any) -> Any:
     return types.Person(
         name="Ann", age=33, mail="ann@example.org", tags=["a", "b"], counters={"x": 1 << 40}
     )
@@ -153,18 +153,18 @@ def _on_loopback(
     assert thriftpy_call(ours) == thriftpy_call(kept) == value
     return Comparison(
         f"thrift, CPU on loopback: {what}",
-        _cpu(lambda: thriftpy_call(ours)),
+        cpu_of(lambda: thriftpy_call(ours)),
         {
-            "thriftpy2": _cpu(lambda: thriftpy_call(kept)),
-            "thriftpy2, reconnecting": _cpu(reconnecting),
-            "apache, C": _cpu(lambda: apache_call(accelerated)),
+            "thriftpy2": cpu_of(lambda: thriftpy_call(kept)),
+            "thriftpy2, reconnecting": cpu_of(reconnecting),
+            "apache, C": cpu_of(lambda: apache_call(accelerated)),
         },
         goals=[Goal("thriftpy2", 1.05)],
         clocked=False,
     )
 
 
-def _cpu(call: Callable[[], object]) -> Callable[[], float]:
+def cpu_of(call: Callable[[], object]) -> Callable[[], float]:
     def sample() -> float:
         cores = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(cores)})
@@ -242,7 +242,7 @@ def _client_over(service: Any, make: Callable[[], Connection]) -> Any:
     )
 
 
-def _reply(types: Any, name: str, value: object) -> bytes:
+def recorded_reply(types: Any, name: str, value: object) -> bytes:
     sink = bytearray()
 
     class Sink:
@@ -267,7 +267,7 @@ def _parts(name: str, reply: bytes) -> tuple[bytes, bytes]:
     return reply[:place], reply[place + 4 :]
 
 
-def _start(replies: dict[str, bytes]) -> int:
+def start_server(replies: dict[str, bytes]) -> int:
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
