@@ -87,8 +87,11 @@ class LimitedResponse(HTTPResponse):
     ) -> Generator[bytes, None, None]:
         # A limit that keeps the server's chunks whole, as long as they are within ours.
         chunks = super().read_chunked(self._at_most(amt), decode_content)
-        while chunk := self._counted(lambda: next(chunks, b"")):
-            yield chunk
+        try:
+            while chunk := self._counted(lambda: next(chunks, b"")):
+                yield chunk
+        finally:
+            chunks.close()  # now, and not when a collection finds it
         self._exchange.finish()
 
     def release_conn(self) -> None:

@@ -3,7 +3,8 @@
 A timeout of a socket starts anew with each byte, so a peer that drips holds `timeout=1` for ever
 (psf/requests#1928). Here each single wait, for a part of a header as well, gets what is left.
 The hooks are those meant for it: `http.client.HTTPConnection.response_class`, `connect()` and
-`send()`, `urllib3.HTTPConnectionPool.ConnectionCls`, `PoolManager.pool_classes_by_scheme`.
+`send()`, `urllib3.HTTPConnectionPool.ConnectionCls` and `QueueCls`,
+`PoolManager.pool_classes_by_scheme`.
 
 Not bounded: the resolver of names, which no timeout reaches.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import queue
 import socket
 import ssl
 import threading
@@ -243,12 +245,41 @@ class _HangUp:
         self._sock.close()
 
 
+class _Idle:
+    """The idle connections of a pool, the last one first, without a lock.
+
+    A stream that was dropped gives its connection back when it is garbage: perhaps in the middle of
+    a `get()` of the same thread, which would wait for itself at the lock of a queue. The pools here
+    never wait for a connection, so nothing else of a queue is wanted.
+    """
+
+    def __init__(self, maxsize: int) -> None:
+        self._maxsize = maxsize
+        self._items: list[Any] = []
+
+    def get(self, block: bool = False, timeout: float | None = None) -> Any:
+        try:
+            return self._items.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def put(self, item: Any, block: bool = False, timeout: float | None = None) -> None:
+        if len(self._items) >= self._maxsize:
+            raise queue.Full
+        self._items.append(item)
+
+    def qsize(self) -> int:
+        return len(self._items)
+
+
 class Pool(urllib3.connectionpool.HTTPConnectionPool):
     ConnectionCls = Connection
+    QueueCls: Any = _Idle
 
 
 class TlsPool(urllib3.connectionpool.HTTPSConnectionPool):
     ConnectionCls = TlsConnection
+    QueueCls: Any = _Idle
 
 
 POOLS = {"http": Pool, "https": TlsPool}
