@@ -9,7 +9,7 @@ from lookout import view
 from lookout.judge import Rules
 from lookout.plot import HEIGHT, WIDTH, percentile, plot
 from lookout.records import History, Result
-from lookout.settings import Target
+from lookout.targets import Target
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

@@ -12,7 +12,7 @@ import pytest
 
 from lookout.probe import probe
 from lookout.records import Result
-from lookout.settings import Target
+from lookout.targets import Target
 from sepelib.util.instrument import install
 from sepelib.util.testing import MemoryRecorder, ThreadedServer
 

@@ -11,8 +11,9 @@ import pytest
 from examples.lookout.tests.daemon import Lookout, Target, until
 from lookout import program
 from lookout.records import Result
-from lookout.settings import Configuration, Kind, Program, Settings
-from lookout.settings import Target as Watched
+from lookout.settings import Configuration, Settings
+from lookout.targets import Kind, Program
+from lookout.targets import Target as Watched
 from sepelib.core.config import ConfigError
 
 Install = Callable[..., Path]
@@ -56,7 +57,7 @@ def _lives(pid: int) -> bool:
 
 def check(folder: Path, *args: str, name: str = "check", timeout: float = 20.0) -> Result:
     what = Program(folder, name, args)
-    return program.probe(Watched("t", "", timeout=timeout, program=what), what)
+    return program.probe(Watched("t", "", timeout=timeout, how=what), what)
 
 
 def test_exit_status_0_is_fine_whatever_it_says(install: Install) -> None:
@@ -224,7 +225,7 @@ def test_a_program_is_a_target_that_shows_no_arguments(install: Install, tmp_pat
     (target,) = read(tmp_path, text).targets
 
     assert (target.kind, target.shown_url) == (Kind.EXEC, "exec:c")
-    assert target.program == Program(folder, "c", ("-w", "5"))
+    assert target.how == Program(folder, "c", ("-w", "5"))
 
 
 @pytest.mark.parametrize(

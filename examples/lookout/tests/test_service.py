@@ -49,11 +49,11 @@ def test_the_demo_runs_its_time_and_says_what_it_did(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    assert lines[0] == "lookout watches 3 targets: steady, flaky, slow"
+    assert lines[0] == "lookout watches 5 targets: steady, flaky, slow, directory, supervisor"
     assert re.search(r"^  metrics  http://127.0.0.1:\d+/metrics$", done.stdout, re.MULTILINE)
     assert re.search(r"^  health   curl '\S+/ping\?verbose=1'$", done.stdout, re.MULTILINE)
     assert re.fullmatch(
-        r"1 s: \d+ probes of 3 targets, \d incidents? opened, \d closed, \d mails? sent", lines[-1]
+        r"1 s: \d+ probes of 5 targets, \d incidents? opened, \d closed, \d mails? sent", lines[-1]
     )
     assert str(tmp_path / ".lookout") in done.stdout
     assert (tmp_path / ".lookout" / "history.json").exists()

@@ -8,7 +8,8 @@ import pytest
 
 from lookout.checks import http_url, name_for
 from lookout.judge import Rules
-from lookout.settings import SHIPPED, WEB_DEFAULTS, Configuration, Settings, Target
+from lookout.settings import SHIPPED, WEB_DEFAULTS, Configuration, Settings
+from lookout.targets import Target
 from sepelib.core.config import ConfigError, duration
 from sepelib.flask.server import AdminOptions, Limits, Server
 
@@ -199,7 +200,7 @@ def test_a_reload_that_is_refused_changes_nothing(tmp_path: Path) -> None:
         (BASE + "web: {drain_delay: soon}\n", "lookout.yml:5:20: web.drain_delay does not fit"),
         (
             BASE + "web: {request_timeout: 0}\n",
-            "lookout.yml:5:6: web: a request_timeout is more than 0 seconds",
+            "lookout.yml:5:24: web.request_timeout does not fit: must be more than 0 seconds",
         ),
         (
             BASE + "web: {admin: {networks: [10.0.0.0/33]}}\n",

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from examples.lookout.tests.daemon import Lookout, Target, until
-from lookout.settings import Configuration, Defaults
+from lookout.settings import Configuration
 from lookout.syncer import read_list
+from lookout.targets import Defaults, Program
 from sepelib.core.config import ConfigError
 from sepelib.vcs.testing import Repository, SvnServer
 
@@ -181,8 +182,8 @@ def test_a_list_is_no_template(tmp_path: Path, nasty: str) -> None:
     defaults = Defaults(exec_dir=tmp_path)
     (target,) = read_list(text, tmp_path / "scratch", "the list", defaults)
 
-    assert target.program is not None
-    assert target.program.args == (nasty,)
+    assert isinstance(target.how, Program)
+    assert target.how.args == (nasty,)
     assert list(tmp_path.iterdir()) == []
 
 

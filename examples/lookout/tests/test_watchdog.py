@@ -14,8 +14,8 @@ import pytest
 from lookout.counters import FORGOTTEN_AFTER, Counters, count
 from lookout.judge import Rules
 from lookout.records import History, Incident, Result
-from lookout.settings import Target
 from lookout.store import Keeper, load
+from lookout.targets import Target
 from lookout.watchdog import Watchdog
 from sepelib.metrics import Registry
 from sepelib.metrics.testing import assert_metric

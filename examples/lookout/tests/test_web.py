@@ -25,7 +25,7 @@ from lookout.cli import main
 from lookout.judge import Rules
 from lookout.logs import JsonLines
 from lookout.records import History, Result
-from lookout.settings import Target
+from lookout.targets import Target
 from lookout.web import make_app
 from sepelib.core.config import Config, RedactingFilter
 from sepelib.metrics.testing import parse_yasm

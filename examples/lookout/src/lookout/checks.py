@@ -10,10 +10,10 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, cast, get_args
 from urllib.parse import urlsplit
 
 from sepelib.core import config as core_config
@@ -22,27 +22,44 @@ from sepelib.util.smtp import build_message
 
 __all__ = [
     "NAME",
+    "Expected",
+    "Protocol",
+    "Transport",
     "address",
     "arguments",
     "count",
     "directory",
+    "expected",
     "file_name",
+    "host_and_port",
     "http_status",
     "http_url",
     "level",
     "name_for",
+    "one_or_more",
     "password",
     "port",
+    "protocol",
     "seconds",
     "svn_file",
     "svn_url",
+    "thrift_method",
     "tls",
+    "transport",
     "untrusted",
+    "url_to_post_to",
+    "user",
     "watchable",
+    "xmlrpc_method",
 ]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+Transport: TypeAlias = Literal["buffered", "framed", "http"]
+Protocol: TypeAlias = Literal["binary", "compact"]
+Scalar: TypeAlias = str | int | float | bool
+Expected: TypeAlias = Scalar | tuple[tuple[str, Scalar], ...]  # these members among others
 
 
 def seconds(value: object) -> float:
@@ -157,6 +174,80 @@ def http_url(value: object) -> str:
         raise refused from None  # its text holds the URL
     if not fits:
         raise refused
+    return value
+
+
+def url_to_post_to(value: object) -> str:
+    """*value* if a call can be posted to it, else ValueError."""
+    url = http_url(value)
+    if "#" in url or not url.isascii():
+        raise ValueError("a URL without a #fragment, and percent-encoded where it is not ASCII")
+    return url
+
+
+def host_and_port(value: object) -> str:
+    """*value* if it is a host and a port of TCP, else ValueError."""
+    refused = ValueError("a host and a port, such as shop.example:9090 or [::1]:9090")
+    if not isinstance(value, str) or not re.fullmatch(r"[^\s/?#@,]+:[0-9]+", value):
+        raise refused
+    try:
+        parts = urlsplit(f"//{value}")
+        fits = parts.hostname and parts.port
+    except ValueError:
+        raise refused from None
+    if not fits:
+        raise refused
+    return value
+
+
+def one_or_more(value: object) -> str | list[Any]:
+    if not isinstance(value, str | list) or not value:
+        raise ValueError("a text, or a list of at least one")
+    return value
+
+
+def thrift_method(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]{0,99}", value):
+        raise ValueError("the name of a method, without its service and arguments")
+    return value
+
+
+def xmlrpc_method(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.:/]{1,100}", value):
+        raise ValueError("the name of a method, such as supervisor.getState")
+    return value
+
+
+def transport(value: object) -> Transport:
+    for known in get_args(Transport):
+        if value == known:
+            return cast(Transport, known)
+    raise ValueError("buffered, framed or http")
+
+
+def protocol(value: object) -> Protocol:
+    for known in get_args(Protocol):
+        if value == known:
+            return cast(Protocol, known)
+    raise ValueError("binary or compact")
+
+
+def expected(value: object) -> Expected | None:
+    """None for a null: nothing in particular."""
+    if value is None or isinstance(value, Scalar):
+        return value
+    if (
+        isinstance(value, Mapping)
+        and value
+        and all(isinstance(n, str) and isinstance(v, Scalar) for n, v in value.items())
+    ):
+        return tuple(value.items())
+    raise ValueError("a text, a number, true, false, or members with such values")
+
+
+def user(value: object) -> str:
+    if not isinstance(value, str) or not value or ":" in value:
+        raise ValueError("a name without a ':'")
     return value
 
 

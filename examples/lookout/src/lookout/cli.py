@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ from lookout.mail import sentence
 from lookout.probe import probe
 from lookout.records import Incident
 from lookout.service import CannotStart, Service
-from lookout.settings import SHIPPED, Configuration, LogSettings, Settings, Target
+from lookout.settings import SHIPPED, Configuration, LogSettings, Settings
+from lookout.targets import Target, target_at
 from sepelib.core.config import ConfigError, parse_context
 from sepelib.flask.server import CannotListen, reopen_logs
 from sepelib.gevent import GreenThread, GreenThreads, run_service
@@ -69,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_layers(serve)
     serve.set_defaults(run=_serve)
 
-    dev = commands.add_parser("dev", help="a demo: watch three targets that fail on a timetable")
+    dev = commands.add_parser("dev", help="a demo: watch targets that fail on a timetable")
     dev.add_argument(
         "urls", metavar="URL", nargs="*", type=_checked(http_url), help="to be watched as well"
     )
@@ -92,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check_config)
 
     once = commands.add_parser("probe", help="probe URL once, now")
-    once.add_argument("url", metavar="URL", type=_checked(http_url))
+    once.add_argument("target", metavar="URL", type=_checked(target_at))
     once.add_argument("--timeout", metavar="TIME", type=_checked(seconds), default=5.0)
     once.set_defaults(run=_probe)
     return parser
@@ -216,7 +218,7 @@ def _check_config(options: argparse.Namespace) -> int:
 
 def _probe(options: argparse.Namespace) -> int:
     start_logging(LogSettings("WARNING"))
-    target = Target(checks.name_for(options.url, ()), options.url, timeout=options.timeout)
+    target: Target = replace(options.target, timeout=options.timeout)
     result = probe(target)
     tries = "" if result.tries == 1 else f", {result.tries} tries"
     _say(f"{target.shown_url}: {result.error or 'fine'} ({result.latency * 1000:.0f} ms{tries})")
@@ -236,7 +238,7 @@ def _say_welcome(url: str, settings: Settings) -> None:
         f"  mail     goes to a mail server of the demo, which keeps it to itself\n"
         f"  stop     Ctrl-C\n"
         f"\n"
-        f"Two of the targets fail on a timetable; the first incident comes within ten seconds."
+        f"Three of the targets fail on a timetable; the first incident comes within ten seconds."
     )
 
 

@@ -1,7 +1,8 @@
-"""Targets for the demo: three small servers on the loopback, two of which fail on a timetable."""
+"""Targets for the demo: small servers on the loopback, three of which fail on a timetable."""
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -10,8 +11,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from gevent.event import Event
+from thriftpy2.parser.parser import parse_fp
 
 from sepelib.flask.server import Server
+from sepelib.rpc.testing import ThriftServer, XmlRpcServer
 from sepelib.util.instrument import NULL
 
 if TYPE_CHECKING:
@@ -40,6 +43,19 @@ def slow(elapsed: float) -> Answer:
     return Answer("200 OK", 0.05 + 1.4 * max(0.0, math.sin((elapsed - 3) * math.tau / 24)))
 
 
+def restarting(elapsed: float) -> str:
+    """What a supervisord says of itself; busy with a restart for four seconds of twenty-two."""
+    return "RESTARTING" if 7 <= elapsed % 22 < 11 else "RUNNING"
+
+
+class Directory:
+    """What the Thrift server does: it always answers."""
+
+    def ping(self) -> None:
+        pass
+
+
+IDL = "service Directory { void ping() }"
 Timetable = Callable[[float], Answer]
 TIMETABLES: dict[str, Timetable] = {"steady": steady, "flaky": flaky, "slow": slow}
 # Short, so that the first incident opens and closes before anybody looks away.
@@ -47,11 +63,11 @@ RULES = {"interval": 1.0, "timeout": 1.0, "max_latency": 0.5}
 
 
 class DemoTargets:
-    """The three servers, each on a port that the system chose. Ends them with the `with` block."""
+    """The servers, each on a port that the system chose. Ends them with the `with` block."""
 
     def __init__(self) -> None:
         self._ending = Event()
-        self._servers: dict[str, Server] = {}
+        self._targets: list[dict[str, Any]] = []
         self._exits = ExitStack()
 
     def __enter__(self) -> Self:
@@ -61,7 +77,10 @@ class DemoTargets:
                 app = _app(name, timetable, started, self._ending)
                 # Measured by nobody: /metrics is to show what lookout does.
                 server = Server(app, drain_delay=0.0, access_log=False, recorder=NULL)
-                self._servers[name] = exits.enter_context(server)
+                url = f"{exits.enter_context(server).url}/"
+                self._targets.append({"name": name, "url": url, **RULES})
+            self._targets.append(_directory(exits))
+            self._targets.append(_supervisor(exits, started))
             exits.callback(self._ending.set)  # first: no answer is waited for
             self._exits = exits.pop_all()
         return self
@@ -77,10 +96,28 @@ class DemoTargets:
     @property
     def targets(self) -> list[dict[str, Any]]:
         """As in the `targets:` of the configuration."""
-        return [
-            {"name": name, "url": f"{server.url}/", **RULES}
-            for name, server in self._servers.items()
-        ]
+        return list(self._targets)
+
+
+def _directory(exits: ExitStack) -> dict[str, Any]:
+    parse: Any = parse_fp  # untyped
+    service = parse(io.StringIO(IDL), "directory_thrift", enable_cache=False).Directory
+    server = exits.enter_context(ThriftServer(service, Directory(), transport="framed"))
+    return {"name": "directory", "thrift": server.endpoint, "transport": "framed", **RULES}
+
+
+def _supervisor(exits: ExitStack, started: float) -> dict[str, Any]:
+    def state() -> dict[str, Any]:
+        return {"statename": restarting(time.monotonic() - started)}
+
+    server = exits.enter_context(XmlRpcServer({"supervisor.getState": state}))
+    return {
+        "name": "supervisor",
+        "xmlrpc": server.url,
+        "method": "supervisor.getState",
+        "expect": {"statename": "RUNNING"},
+        **RULES,
+    }
 
 
 def _app(

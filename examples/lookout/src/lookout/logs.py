@@ -32,6 +32,8 @@ def start_logging(settings: LogSettings, config: Config | None = None) -> None:
     logging.basicConfig(level=settings.level, handlers=[handler])
     # A retried probe is daily life here, and its result says how many tries it took.
     logging.getLogger("sepelib.util.retry").setLevel(logging.ERROR)
+    # What a peer does wrong is the result of its probe, and told there.
+    logging.getLogger("sepelib.rpc").setLevel(logging.CRITICAL)
     # Its DEBUG quotes paths and queries, tokens included.
     logging.getLogger("urllib3").setLevel(logging.INFO)
 

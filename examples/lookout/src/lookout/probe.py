@@ -1,4 +1,4 @@
-"""Ask a target once: run its program, or be a new client: connect, GET, read to the end.
+"""Ask a target once: run its program, or be a new client: connect, GET or call, read to the end.
 
 Redirects are not followed: a 3xx is an answer, and what it points to is a target of its own.
 A request is measured as `http_client_requests` and the like, with the name of its target.
@@ -6,7 +6,6 @@ A request is measured as `http_client_requests` and the like, with the name of i
 
 from __future__ import annotations
 
-import http
 import http.client
 import socket
 import ssl
@@ -17,13 +16,15 @@ import gevent
 import requests
 
 from lookout import program
+from lookout.answers import Answer, NotConnected, Unreachable, said_by_http
+from lookout.calls import call_thrift, call_xmlrpc
 from lookout.records import Result
-from lookout.settings import Target
+from lookout.targets import Program, Target, ThriftCall, XmlRpcCall
 from sepelib.http import InstrumentedSession
 from sepelib.util.deadline import DeadlineExceeded, deadline
 from sepelib.util.retry import Backoff, RetryPolicy
 
-__all__ = ["RETRIES", "NotConnected", "Unreachable", "probe"]
+__all__ = ["RETRIES", "probe"]
 
 BODY_CAP = 1 << 20
 SLACK = 0.05  # seconds
@@ -54,14 +55,6 @@ class Session(InstrumentedSession):
         return None
 
 
-class Unreachable(Exception):
-    """No answer, and trying again at once is no use. One sentence, without the URL."""
-
-
-class NotConnected(Unreachable):
-    """The connection was refused or cut, or never came about: the next may be luckier."""
-
-
 # Only what is worth a second look: a lost SYN, a server that restarts. Not an answer, however
 # bad; not a timeout, which leaves no time to try again in; not a certificate.
 RETRIES = RetryPolicy(NotConnected, attempts=2, backoff=Backoff(base=0.1, cap=1.0))
@@ -73,12 +66,12 @@ def probe(target: Target, *, retries: RetryPolicy = RETRIES) -> Result:
     Needs a patched process: `gevent.Timeout` is what ends the wait for a name server, which knows
     of no deadline.
     """
-    if target.program is not None:
-        return program.probe(target, target.program)
+    if isinstance(target.how, Program):
+        return program.probe(target, target.how)
     at = datetime.now(UTC)
     started = time.monotonic()
     tries = 1
-    status: int | None = None
+    answer: Answer | None = None
     error: str | None = f"no complete answer within {target.timeout:g} s"
     # Later than the deadline, which knows what it has ended. False: it ends the block without an
     # exception, which the stubs do not know.
@@ -88,20 +81,31 @@ def probe(target: Target, *, retries: RetryPolicy = RETRIES) -> Result:
             for attempt in retries:
                 with attempt:
                     tries, started = attempt.number, time.monotonic()
-                    status = _get(target)
+                    answer = _asked(target)
             error = None
         except Unreachable as unreachable:
             error = str(unreachable)
         except TimeoutError:
             pass  # the same sentence
     latency = time.monotonic() - started
-    if status is not None and error is None:
-        error = _complaint(target, status, latency)
-    return Result(at, latency, status, error, tries)
+    if answer is not None and error is None:
+        error = answer.complaint
+        if error is None and target.max_latency is not None and latency > target.max_latency:
+            error = f"answered in {latency:.2f} s, slower than {target.max_latency:g} s"
+    return Result(at, latency, None if answer is None else answer.status, error, tries)
 
 
-def _get(target: Target) -> int:
-    """The status, once the body has been read or is larger than anybody should wait for."""
+def _asked(target: Target) -> Answer:
+    match target.how:
+        case ThriftCall():
+            return call_thrift(target, target.how)
+        case XmlRpcCall():
+            return call_xmlrpc(target, target.how)
+    return _got(target)
+
+
+def _got(target: Target) -> Answer:
+    """The answer, once the body has been read or is larger than anybody should wait for."""
     with Session() as session:
         try:
             with session.get(
@@ -112,9 +116,14 @@ def _get(target: Target) -> int:
                     size += len(chunk)
                     if size >= BODY_CAP:
                         break
-                return answer.status_code
+                status = answer.status_code
         except requests.RequestException as error:
             raise _explained(error, target.host) from error
+    expected = status == target.status if target.status else 200 <= status < 400
+    if expected:
+        return Answer(status)
+    wanted = f", expected {target.status}" if target.status else ""
+    return Answer(status, said_by_http(status) + wanted)
 
 
 def _explained(error: requests.RequestException, host: str) -> Exception:
@@ -143,16 +152,3 @@ def _explained(error: requests.RequestException, host: str) -> Exception:
             return Unreachable("the answer ended too early")
         case _:
             return Unreachable(f"not an HTTP answer ({type(cause).__name__})")
-
-
-def _complaint(target: Target, status: int, latency: float) -> str | None:
-    """What is wrong with an answer, None when nothing is."""
-    expected = status == target.status if target.status else 200 <= status < 400
-    if not expected:
-        # The phrase is the standard's: the server's own is a stranger's text.
-        phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else ""
-        wanted = f", expected {target.status}" if target.status else ""
-        return f"answered {status} {phrase}".rstrip() + wanted
-    if target.max_latency is not None and latency > target.max_latency:
-        return f"answered in {latency:.2f} s, slower than {target.max_latency:g} s"
-    return None

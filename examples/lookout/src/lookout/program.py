@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from lookout.checks import untrusted
 from lookout.records import Result
-from lookout.settings import Program, Target
+from lookout.targets import Program, Target
 from sepelib.subprocess import OutputTooLarge, ProcessTimeout, ProgramNotFound, run
 from sepelib.util.text import to_text, truncate
 from sepelib.util.url import redact_text

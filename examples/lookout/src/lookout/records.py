@@ -20,7 +20,8 @@ class Result:
     """One probe. *error* is a sentence for a person, None when the target is fine.
 
     latency: seconds of the last try, until the end of the answer or the failure.
-    status: of the HTTP answer, or of the program's end; None when there was none.
+    status: of the HTTP answer, or of the program's end, 0 for the reply to a call; None when there
+        was none.
     """
 
     at: datetime

@@ -24,8 +24,9 @@ from lookout.counters import Counters, count
 from lookout.judge import State
 from lookout.mail import Postman
 from lookout.records import Incident
-from lookout.settings import Configuration, Settings, Target, make_server
+from lookout.settings import Configuration, Settings, make_server
 from lookout.syncer import Syncer
+from lookout.targets import Target
 from lookout.watchdog import Watchdog
 from lookout.web import make_app
 from sepelib.core.config import ConfigError

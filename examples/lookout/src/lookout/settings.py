@@ -5,22 +5,15 @@ Whatever is wrong is a `ConfigError`: one line that cites the file and the line 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
 from lookout.checks import (
-    NAME,
     address,
-    arguments,
     count,
     directory,
-    file_name,
-    http_status,
-    http_url,
     level,
     password,
     port,
@@ -28,15 +21,14 @@ from lookout.checks import (
     svn_file,
     svn_url,
     tls,
-    watchable,
 )
 from lookout.judge import Rules
+from lookout.targets import Defaults, Target, refuse_unknown, targets_in
 from sepelib.core.config import Config, ConfigError, Place
 from sepelib.flask.server import Server
 from sepelib.util.instrument import NULL
 from sepelib.util.secrets import Secret
 from sepelib.util.smtp import Mailer
-from sepelib.util.url import redact_url
 from sepelib.vcs.svnfile import SvnClient
 
 if TYPE_CHECKING:
@@ -45,16 +37,11 @@ if TYPE_CHECKING:
 __all__ = [
     "SHIPPED",
     "Configuration",
-    "Defaults",
-    "Kind",
     "LogSettings",
     "MailSettings",
-    "Program",
     "Settings",
     "SvnSettings",
-    "Target",
     "make_server",
-    "targets_in",
 ]
 
 SHIPPED = Path(__file__).with_name("lookout.yml")
@@ -71,69 +58,12 @@ KEYS: dict[str, set[str]] = {
     "log": {"level", "file", "json"},
     "targets": set(),
 }
-TARGET_KEYS = {"name", "max_latency", "interval", "timeout", "confirm", "recover"}
-KIND_KEYS = {"http": {"url", "status"}, "exec": {"exec", "args"}}
 
 WEB_DEFAULTS = {"port": 8080, "access_log": False}
 
 Tls = Literal["none", "starttls", "tls"]
 SVN_TIMEOUT = 30.0
 MAX_LIST = 1 << 20  # bytes
-
-
-class Kind(StrEnum):
-    """How a target is probed."""
-
-    HTTP = "http"
-    EXEC = "exec"
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A file of *directory* and its arguments, which may hold secrets: they are not shown."""
-
-    directory: Path
-    name: str
-    args: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What a target does not say for itself. Without an *exec_dir* no programs are run."""
-
-    interval: float = 30.0
-    timeout: float = 5.0
-    rules: Rules = field(default_factory=Rules)
-    exec_dir: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What to probe: *url*, or *program* if there is one.
-
-    The URL may hold a password: show `shown_url` instead.
-    """
-
-    name: str
-    url: str
-    interval: float = 30.0
-    timeout: float = 5.0
-    rules: Rules = field(default_factory=Rules)
-    status: int | None = None
-    max_latency: float | None = None
-    program: Program | None = None
-
-    @property
-    def kind(self) -> Kind:
-        return Kind.HTTP if self.program is None else Kind.EXEC
-
-    @property
-    def shown_url(self) -> str:
-        return redact_url(self.url) if self.program is None else f"exec:{self.program.name}"
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.url).hostname or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,10 +171,10 @@ class Configuration:
 
 
 def _settings(config: Config) -> Settings:
-    _refuse_unknown(config, (), KEYS)
+    refuse_unknown(config, (), KEYS)
     for section, names in KEYS.items():
         if names:
-            _refuse_unknown(config, (section,), names)
+            refuse_unknown(config, (section,), names)
     defaults = _defaults(config)
     return Settings(
         name=config.get_value("service.name", "lookout", type=str),
@@ -268,13 +198,9 @@ def make_server(config: Config, app: WSGIApplication | None = None, **options: A
     """
     section = config.get_value("web", {}, type=dict)
     options = {name: v for name, v in WEB_DEFAULTS.items() if name not in section} | options
-    try:
-        if not section:
-            return Server(app, config=config, **options)
-        return Server.from_config(config, "web", app=app, **options)
-    except ValueError as error:
-        at = config.explain("web")
-        raise ConfigError(f"web: {error}", Place(at.file or "web", at.line, at.column)) from None
+    if not section:
+        return Server(app, config=config, **options)
+    return Server.from_config(config, "web", app=app, **options)
 
 
 def _web(config: Config) -> Mapping[str, Any]:
@@ -353,62 +279,3 @@ def _defaults(config: Config) -> Defaults:
         ),
         None if exec_dir is None else config.get_value("probes.exec_dir", type=directory),
     )
-
-
-def targets_in(config: Config, defaults: Defaults) -> tuple[Target, ...]:
-    """The list `targets` of *config*, with *defaults* for what they do not say."""
-    taken: set[str] = set()
-
-    def new_name(value: object) -> str:
-        if not isinstance(value, str) or not NAME.fullmatch(value):
-            raise ValueError("letters, digits, '.', '_' and '-', 63 at most")
-        if value in taken:
-            raise ValueError("another target has this name")
-        taken.add(value)
-        return value
-
-    def program_name(value: object) -> str:
-        if defaults.exec_dir is None:
-            raise ValueError("left out as long as probes.exec_dir names no directory of programs")
-        return file_name(value)
-
-    targets = []
-    for index in range(len(config.get_value("targets", type=watchable))):
-        key = f"targets.{index}"
-        row = config.get_value(("targets", index), type=dict)
-        kind = Kind.EXEC if "exec" in row else Kind.HTTP
-        _refuse_unknown(config, ("targets", index), TARGET_KEYS | KIND_KEYS[kind])
-        program, url = None, ""
-        name = config.get_value(f"{key}.name", type=new_name)
-        if kind is Kind.HTTP:
-            url = config.get_value(f"{key}.url", type=http_url)
-        else:
-            file = config.get_value(f"{key}.exec", type=program_name)
-            args = config.get_value(f"{key}.args", (), type=arguments)
-            assert defaults.exec_dir is not None  # program_name has seen to it
-            program = Program(defaults.exec_dir, file, args)
-        targets.append(
-            Target(
-                name=name,
-                url=url,
-                interval=config.get_value(f"{key}.interval", defaults.interval, type=seconds),
-                timeout=config.get_value(f"{key}.timeout", defaults.timeout, type=seconds),
-                rules=Rules(
-                    config.get_value(f"{key}.confirm", defaults.rules.confirm, type=count),
-                    config.get_value(f"{key}.recover", defaults.rules.recover, type=count),
-                ),
-                status=config.get_value(f"{key}.status", None, type=http_status),
-                max_latency=config.get_value(f"{key}.max_latency", None, type=seconds),
-                program=program,
-            )
-        )
-    return tuple(targets)
-
-
-def _refuse_unknown(config: Config, key: tuple[str | int, ...], names: Collection[str]) -> None:
-    def known(value: object) -> None:
-        raise ValueError(f"there are only {', '.join(sorted(names))}")
-
-    for name in config.get_value(key, {}, type=dict):
-        if name not in names:
-            config.get_value((*key, name), type=known)  # for the place of it

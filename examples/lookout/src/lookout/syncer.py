@@ -15,7 +15,8 @@ from pathlib import Path
 
 import gevent
 
-from lookout.settings import Defaults, SvnSettings, Target, targets_in
+from lookout.settings import SvnSettings
+from lookout.targets import Defaults, Target, targets_in
 from sepelib.core.config import Config, ConfigError
 from sepelib.gevent import GreenThread
 from sepelib.util.fs import atomic_write

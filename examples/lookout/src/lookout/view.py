@@ -9,7 +9,7 @@ from typing import Any
 from lookout.judge import State
 from lookout.plot import percentile
 from lookout.records import History, Incident, Result
-from lookout.settings import Target
+from lookout.targets import Target
 
 __all__ = ["duration", "latency", "status"]
 

@@ -17,8 +17,8 @@ import gevent
 from lookout.counters import Counters
 from lookout.probe import probe
 from lookout.records import History, Incident, Result
-from lookout.settings import Target
 from lookout.store import Keeper
+from lookout.targets import Target
 from sepelib.gevent import GreenThread
 from sepelib.util.url import redact_text
 

@@ -13,7 +13,7 @@ import flask
 
 from lookout import plot, view
 from lookout.records import History
-from lookout.settings import Target
+from lookout.targets import Target
 from sepelib.flask import h
 
 __all__ = ["make_app"]
