@@ -30,6 +30,7 @@ _TICK = 0.02  # seconds until a client that has gone is noticed
 _HTML = b"<!DOCTYPE html>\n<html><head><title>Oops</title></head><body>no</body></html>\n"
 _GARBAGE = b"220 mail.example ESMTP\r\n" * 3
 _TWO_GIB = (1 << 31) - 1
+_LEVELS = 100_000
 
 
 class ExecutedCall(NamedTuple):
@@ -202,11 +203,13 @@ class ThriftServer(ThreadedServer):
         """Send *data* as the message, with a proper frame or HTTP header around it."""
         self._arm(lambda exchange, reply: exchange.send(self._wire.wrapped(data)), times)
 
-    def rogue(self, rogue: Rogue, claim: int = _TWO_GIB, *, times: int | None = 1) -> None:
-        """Send a result which claims to have so many bytes, items or levels, and has few.
+    def rogue(self, rogue: Rogue, claim: int | None = None, *, times: int | None = 1) -> None:
+        """Send a result which claims to have so many bytes or items, and has few.
 
-        "depth" really has its levels, each of three bytes.
+        "depth" really has its levels, 100,000 by default; else it is 2 GiB.
         """
+        if claim is None:
+            claim = _LEVELS if rogue == "depth" else _TWO_GIB
 
         def fault(exchange: _Exchange, reply: bytes) -> None:
             message = rogue_message(self.protocol, exchange.header, rogue, claim)
