@@ -11,7 +11,7 @@ Source: thrift-binary-protocol.md and thrift-compact-protocol.md of Apache Thrif
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal, Protocol, TypeAlias
 
 from sepelib.rpc._connection import Connection
@@ -28,6 +28,7 @@ __all__ = [
     "codec_for",
     "heads",
     "is_exception",
+    "outcome_of",
     "without_connection",
 ]
 
@@ -144,6 +145,30 @@ def is_exception(method: str, call: int, name: object, kind: int, seqid: int) ->
 
 def app_exception(error: Any) -> Ending:
     return Ending(error=error, kind="app_exception", keep=error.type in _KEPT_APART)
+
+
+def outcome_of(fields: Collection[str], missing: Callable[[], Exception]) -> Callable[[Any], Any]:
+    """A function from the struct of a result, which has *fields*, to the value, or the Ending.
+
+    *missing* makes the error of a method that has a value to return, and did not.
+    """
+    errors = tuple(field for field in fields if field != "success")
+    has_value = "success" in fields
+
+    def outcome(struct: Any) -> Any:
+        if has_value:
+            value = struct.success
+            if value is not None:
+                return value
+        for field in errors:
+            error = getattr(struct, field)
+            if error is not None:
+                return Ending(error=error, kind="idl_exception")
+        if not has_value:
+            return None
+        return app_exception(missing())
+
+    return outcome
 
 
 def without_connection(value: Any) -> Ending:

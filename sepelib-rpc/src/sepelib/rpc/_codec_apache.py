@@ -37,13 +37,13 @@ from thrift.transport.TTransport import (  # type: ignore[import-untyped]
 
 from sepelib.rpc._codec import (
     PIECE,
-    Ending,
     Heads,
     Method,
     WireProtocol,
     app_exception,
     heads,
     is_exception,
+    outcome_of,
     without_connection,
 )
 from sepelib.rpc._connection import Connection, ReplyRefused
@@ -161,27 +161,9 @@ def _no_reply(connection: Connection, beginning: bytes, call: int) -> Any:
 
 
 def _outcome(name: str, result: Any) -> Callable[[Any], Any]:
-    """A function from the struct of a result to the value, or the Ending."""
     fields = [field[2] for field in result.thrift_spec if field is not None]
-    errors = tuple(field for field in fields if field != "success")
-    has_value = "success" in fields
-
-    def outcome(struct: Any) -> Any:
-        if has_value:
-            value = struct.success
-            if value is not None:
-                return value
-        for field in errors:
-            error = getattr(struct, field)
-            if error is not None:
-                return Ending(error=error, kind="idl_exception")
-        if not has_value:
-            return None
-        return app_exception(
-            TApplicationException(TApplicationException.MISSING_RESULT, f"{name}: no result")
-        )
-
-    return outcome
+    kind = TApplicationException.MISSING_RESULT
+    return outcome_of(fields, lambda: TApplicationException(kind, f"{name}: no result"))
 
 
 def _is_of_size(error: Any) -> bool:
