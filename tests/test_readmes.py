@@ -1,5 +1,6 @@
 """What the READMEs show is true: it runs."""
 
+import json
 import re
 import subprocess
 import sys
@@ -21,12 +22,14 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-class _Hello(BaseHTTPRequestHandler):
+class _Users(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
+        body = json.dumps({"name": self.path}).encode()
         self.send_response(200)
-        self.send_header("Content-Length", "5")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(b"hello")
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None: ...
 
@@ -35,7 +38,7 @@ def test_the_service_of_twenty_lines_answers_a_request(tmp_path: Path) -> None:
     text = (dists.ROOT / "README.md").read_text()
     (service,), (template,) = blocks(text, "python"), blocks(text, "yaml")
     assert len([line for line in service.splitlines() if line.strip()]) <= 20
-    upstream = TCPServer(("127.0.0.1", 0), _Hello)
+    upstream = TCPServer(("127.0.0.1", 0), _Users)
     thread = threading.Thread(target=upstream.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     port = free_port()
@@ -44,12 +47,14 @@ def test_the_service_of_twenty_lines_answers_a_request(tmp_path: Path) -> None:
     (tmp_path / "cfg_default.yml").write_text(template)
 
     def answers(_: object = None) -> bool:
-        with urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
-            return bool(answer.read() == b"hello")
+        with urlopen(f"http://127.0.0.1:{port}/hello/ann", timeout=5) as answer:
+            return bool(json.load(answer) == {"hello": "/users/ann"})
 
     try:
         with ServerProcess([sys.executable, "service.py"], ready=answers, cwd=tmp_path):
             assert answers()
+            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as metrics:
+                assert b'endpoint="/users/{login}",method="GET",status="2xx"} 2' in metrics.read()
     finally:
         upstream.shutdown()
         thread.join()
