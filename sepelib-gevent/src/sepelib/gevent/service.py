@@ -13,8 +13,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 
 import gevent
@@ -23,6 +23,7 @@ from sepelib.gevent.diagnostics import dump_stacks
 from sepelib.gevent.errors import GreenThreadMisused
 from sepelib.gevent.greenthread import GreenThread
 from sepelib.gevent.group import GreenThreads
+from sepelib.util.signals import Handler, handled
 
 __all__ = ["run_service"]
 
@@ -73,13 +74,12 @@ class _Service:
         self._news = Event()
 
     def run(self, signals: Sequence[int], stacks: int | None, stop_timeout: float) -> int:
-        handlers: dict[int, Callable[[int, FrameType | None], None]]
-        handlers = dict.fromkeys(signals, self._on_stop)
+        handlers: dict[int, Handler] = dict.fromkeys(signals, self._on_stop)
         if self._hup is not None:
             handlers[signal.SIGHUP] = self._on_hup
         if stacks is not None:
             handlers[stacks] = _on_stacks
-        with _handlers(handlers):
+        with handled(handlers, watch=gevent.get_hub().loop.io):
             try:
                 self._threads.add(self._main, tier=_TOP)
                 self._threads.start()
@@ -94,9 +94,7 @@ class _Service:
         over.rawlink(lambda _: self._news.set())
         try:
             while self._signum is None and not over.ready():
-                # Not without a limit: when all threads wait for one another, nothing but a timer
-                # keeps the hub from giving up with LoopExit, deaf to the signal to come.
-                self._news.wait(60.0)
+                self._news.wait()
                 self._news.clear()
                 self._call_hup()
         finally:
@@ -159,18 +157,3 @@ def _say(text: str) -> None:
     # An error here would strike whatever the handler has interrupted.
     with suppress(OSError):
         os.write(2, text.encode(errors="replace"))
-
-
-@contextmanager
-def _handlers(
-    handlers: Mapping[int, Callable[[int, FrameType | None], None]],
-) -> Iterator[None]:
-    former = {}
-    try:
-        for signum, handler in handlers.items():
-            former[signum] = signal.signal(signum, handler)
-        yield
-    finally:
-        for signum, was in former.items():
-            # None: set by something that is not Python, and cannot be set again from here.
-            signal.signal(signum, signal.SIG_DFL if was is None else was)

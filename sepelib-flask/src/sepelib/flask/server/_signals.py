@@ -8,14 +8,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from types import FrameType
-from typing import Any
 
+import gevent
 from gevent.event import Event
 
 from sepelib.flask.server._reopen import reopen_logs
+from sepelib.util.signals import handled
 
 __all__ = ["Signals"]
 
@@ -35,20 +36,19 @@ class Signals:
 
     def handled(self) -> AbstractContextManager[None]:
         """In the block the signals are ours; afterwards the handlers of before are back."""
-        return _handlers(
+        return handled(
             {
                 signal.SIGTERM: self._on_stop,
                 signal.SIGINT: self._on_stop,
                 signal.SIGUSR1: self._on_reopen,
-            }
+            },
+            watch=gevent.get_hub().loop.io,
         )
 
     def wait(self, *, until: Callable[[], bool]) -> None:
         """Until one says that it is the end, or *until()* does, asked at all `news`."""
         while self._signum is None and not until():
-            # With a limit: when all greenlets wait for one another, nothing but a timer keeps the
-            # hub from giving up with LoopExit, deaf to the signal to come.
-            self.news.wait(60.0)
+            self.news.wait()
             self.news.clear()
             if self._reopen:
                 self._reopen = False
@@ -68,18 +68,3 @@ class Signals:
     def _on_reopen(self, signum: int, frame: FrameType | None) -> None:
         self._reopen = True
         self.news.set()
-
-
-@contextmanager
-def _handlers(
-    handlers: Mapping[signal.Signals, Callable[[int, FrameType | None], None]],
-) -> Iterator[None]:
-    former: dict[signal.Signals, Any] = {}
-    try:
-        for signum, handler in handlers.items():
-            former[signum] = signal.signal(signum, handler)
-        yield
-    finally:
-        for signum, was in former.items():
-            # None: set by something that is not Python, and cannot be set again from here.
-            signal.signal(signum, signal.SIG_DFL if was is None else was)
