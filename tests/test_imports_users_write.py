@@ -30,6 +30,9 @@ LINES = [
     "from sepelib.http import InstrumentedSession, RestClient",
     "from sepelib.http.errors import HttpError, TransportError, NotFound",
     "from sepelib.http.testing import HttpTestServer, faults",
+    "from sepelib.zookeeper import Client, Lock, InterruptableLock, SingletonService",
+    "from sepelib.zookeeper import RLock, ReadLock, WriteLock, LockLost, SessionState",
+    "from sepelib.zookeeper.testing import ZookeeperServer, Ensemble",
     "import sepelib.gevent, sepelib.subprocess, sepelib.metrics, sepelib.http, sepelib.rpc",
     "import sepelib.vcs, sepelib.mongo, sepelib.zookeeper, sepelib.flask, sepelib.yandex",
 ]

@@ -1,0 +1,100 @@
+"""What contenders write about themselves, and who stands in a queue."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kazoo.exceptions import KazooException, NoNodeError
+
+from sepelib.zookeeper._contender import check_running
+from sepelib.zookeeper._queue import Queue
+from sepelib.zookeeper._wait import TimeIsUp, Wait
+from sepelib.zookeeper.errors import ZookeeperError, ZookeeperTimeout
+
+if TYPE_CHECKING:
+    from sepelib.zookeeper.client import Client
+
+__all__ = ["Contender", "ask", "contenders", "identity"]
+
+
+class Contender(NamedTuple):
+    """Who stands in the queue of a lock."""
+
+    identifier: str
+    """As given to the lock; `host:pid` when nothing was given."""
+    token: int
+    """What `fencing_token` is once it holds the lock."""
+    session_id: int
+
+
+def identity(identifier: str | None) -> Callable[[str], bytes]:
+    """The data of a contender node, a function of its GUID.
+
+    A given *identifier* is written as kazoo writes it: bare.
+    """
+    if identifier is not None:
+        data = identifier.encode()
+        return lambda guid: data
+    host, pid = socket.gethostname(), os.getpid()
+
+    def description(guid: str) -> bytes:
+        start = datetime.now(UTC).isoformat(timespec="milliseconds")
+        return json.dumps(
+            {"id": f"{host}:{pid}", "host": host, "pid": pid, "start": start, "guid": guid}
+        ).encode()
+
+    return description
+
+
+def contenders(client: Client, path: str, queue: Queue, timeout: float | None) -> list[Contender]:
+    """Those in the queue at *path*, the holder first; ZookeeperTimeout after *timeout* seconds."""
+    wait = Wait(path, client.request_timeout if timeout is None else timeout)
+    try:
+        children = ask(client, wait, client.get_children_async(path))[0]
+        nodes = [f"{path}/{place.name}" for place in queue.order(children)]
+        answers = [client.get_async(node) for node in nodes]
+        found = []
+        for answer in answers:
+            try:
+                data, stat = ask(client, wait, answer)[0]
+            except NoNodeError:
+                continue
+            found.append(Contender(_identifier(data), stat.czxid, stat.ephemeralOwner))
+    except NoNodeError:
+        return []
+    except ZookeeperError:
+        raise
+    except KazooException as e:
+        raise ZookeeperError(f"lock {path}: its contenders cannot be read: {e!r}") from e
+    return found
+
+
+def ask(client: Client, wait: Wait, *results: Any) -> list[Any]:
+    """The values of *results*, or the error of the first that has one; ZookeeperTimeout."""
+    for result in results:
+        result.rawlink(wait.wake)
+
+    def settled() -> bool:
+        check_running(client)
+        return all(result.ready() for result in results)
+
+    try:
+        wait.until(settled)
+    except TimeIsUp as e:
+        raise ZookeeperTimeout(f"lock {wait.path}: no answer in {wait.waited():.3g} s") from e
+    return [result.get_nowait() for result in results]
+
+
+def _identifier(data: bytes | None) -> str:
+    text = (data or b"").decode(errors="replace")
+    if text.startswith("{"):
+        try:
+            return str(json.loads(text)["id"])
+        except (ValueError, KeyError):
+            pass
+    return text

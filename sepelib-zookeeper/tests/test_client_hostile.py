@@ -1,0 +1,123 @@
+"""A client against what has broken clients elsewhere: half answers, silence, hundreds of cuts."""
+
+import os
+import time
+from typing import Any
+
+import gevent
+import pytest
+
+SESSION = 2.0  # as in conftest
+
+
+def test_answers_that_drip_do_not_pass_for_a_live_session(
+    proxy: Any, observer: Any, flavour: Any
+) -> None:
+    client = flavour.client(proxy.hosts)
+    client.create("/mine", ephemeral=True)
+
+    proxy.drip(1, 0.2)  # something is received all the time, and no answer comes to its end
+    proxy.hold_requests()
+    flavour.eventually(lambda: not observer.exists("/mine"), 5 * SESSION, "it never expired")
+    assert flavour.lost(client)
+
+    proxy.heal()
+    flavour.eventually(lambda: flavour.connected(client), 5.0, "it does not recover")
+    assert client.exists("/mine") is None
+
+
+def test_a_start_ends_in_time_at_a_server_that_accepts_and_says_nothing(
+    proxy: Any, flavour: Any
+) -> None:
+    proxy.accept_and_hang()
+    client = flavour.make(proxy.hosts)
+    started = time.monotonic()
+
+    with pytest.raises(TimeoutError):
+        client.start(timeout=0.5)
+
+    assert time.monotonic() - started < 3.0
+
+
+@pytest.mark.parametrize("fault", ["hold", "hold_replies", "refuse and cut"])
+def test_a_stop_ends_in_time_whatever_the_network_does(
+    proxy: Any, flavour: Any, fault: str
+) -> None:
+    client = flavour.client(proxy.hosts)
+    if fault == "refuse and cut":
+        flavour.cut_off(client, proxy)
+    else:
+        getattr(proxy, fault)()
+    request = flavour.spawn(client.get, "/")
+    gevent.sleep(0.1)
+
+    flavour.within(4.0, client.stop, otherwise="stop() hangs")
+
+    with pytest.raises(Exception):  # noqa: B017, PT011
+        flavour.result(request, 1.0, "a request waits with a client that is stopped")
+    assert flavour.lost(client)
+
+
+def test_starts_and_stops_leave_no_descriptor_and_no_greenlet(zookeeper: Any, flavour: Any) -> None:
+    import gc
+
+    def count() -> tuple[int, int]:
+        gc.collect()
+        greenlets = [
+            one for one in gc.get_objects() if isinstance(one, gevent.Greenlet) and not one.dead
+        ]
+        return len(os.listdir("/proc/self/fd")), len(greenlets)
+
+    client = flavour.client(zookeeper.hosts)
+    client.stop()
+    before = count()
+    for _ in range(10):
+        client.start()
+        client.get("/")
+        client.stop()
+
+    flavour.eventually(lambda: count() <= before, 3.0, f"{count()} instead of {before}")
+
+
+def test_a_client_that_is_cut_all_the_time_keeps_its_session_and_its_answers(
+    proxy: Any, observer: Any, flavour: Any
+) -> None:
+    client = flavour.client(proxy.hosts, timeout=6.0)
+    client.create("/mine", ephemeral=True)
+    session, epoch = client.session.session_id, client.session.epoch
+    observer.create("/counter", b"0")
+
+    def cut() -> None:
+        while True:
+            gevent.sleep(0.03)
+            proxy.cut()
+
+    cutter = flavour.spawn(cut)
+    answered = 0
+    until = time.monotonic() + 2.0
+    while time.monotonic() < until:
+        observer.set("/counter", str(answered).encode())
+        value, _ = client.retry(client.get, "/counter")
+        assert int(value) == answered, "an answer to an older request"
+        answered += 1
+    cutter.kill()
+
+    flavour.eventually(lambda: flavour.connected(client), 3.0, "it does not recover")
+    assert answered > 5
+    assert (client.session.session_id, client.session.epoch) == (session, epoch)
+    assert observer.exists("/mine")
+
+
+def test_a_lost_answer_to_the_hello_costs_no_session(
+    proxy: Any, observer: Any, flavour: Any
+) -> None:
+    client = flavour.client(proxy.hosts, timeout=6.0)
+    client.create("/mine", ephemeral=True)
+    session = client.session.session_id
+
+    with proxy.lose_answer_to("connect"):
+        proxy.cut()
+        flavour.eventually(lambda: not flavour.connected(client), 2.0, "a cut was not noticed")
+        flavour.eventually(lambda: flavour.connected(client), 5.0, "it does not recover")
+
+    assert client.session.session_id == session and observer.exists("/mine")
