@@ -60,8 +60,6 @@ class Library(Protocol):
     def pending(self) -> int:
         """Deletes that are still to be done."""
 
-    def stop(self) -> None: ...
-
 
 def library(name: str, hosts: str, timeout: float) -> Library:
     libraries: dict[str, Callable[[str, float], Library]] = {
@@ -114,9 +112,6 @@ class _Sepelib:
     def pending(self) -> int:
         pending: int = self._client._janitor.pending()
         return pending
-
-    def stop(self) -> None:
-        self._client.close()
 
 
 class _SepelibMutex:
@@ -223,10 +218,6 @@ class _Kazoo:
 
     def pending(self) -> int:
         return 0
-
-    def stop(self) -> None:
-        self._client.stop()
-        self._client.close()
 
 
 class _KazooMutex:

@@ -170,28 +170,31 @@ class Nemesis:
                     proxy.lose_answer_to(fault.detail) for proxy in slot.proxies
                 ]
             case "expire":
-                self._expire(slot)
-        lasted = time.monotonic() - t
-        self.note(
-            "fault",
-            t,
-            name=fault.kind,
-            detail=fault.detail,
-            lasted=lasted,
-            hit=slot.index,
-        )
-
-    def _expire(self, slot: Slot) -> None:
-        session = slot.session()
-        for server in self._servers:
-            if session is not None:
-                try:
-                    server.expire(session, timeout=1.0)
-                except LookupError:
-                    return  # it is over already
-                except (OSError, EOFError):
-                    continue  # this one is down, or stands still
+                self._expire(fault, slot)
                 return
+        self._note_fault(fault, t, hit=slot.index)
+
+    def _expire(self, fault: Fault, slot: Slot) -> None:
+        """End the worker's session by way of a server that can."""
+        session = slot.session()
+        if session is None:
+            return
+        for server in self._servers:
+            t = time.monotonic()
+            try:
+                server.expire(session, timeout=1.0)
+            except (LookupError, ConnectionRefusedError):
+                continue  # it is over already, or this server is down
+            except (OSError, EOFError):
+                # Done or not, nobody knows: a fault that excuses what it may have caused.
+                self._note_fault(fault, t, hit=slot.index)
+                continue
+            self._note_fault(fault, t, hit=slot.index)
+            return
+
+    def _note_fault(self, fault: Fault, t: float, **target: int) -> None:
+        lasted = time.monotonic() - t
+        self.note("fault", t, name=fault.kind, detail=fault.detail, lasted=lasted, **target)
 
     def _hit_server(self, fault: Fault, server: ZookeeperServer) -> None:
         t = time.monotonic()
@@ -203,5 +206,4 @@ class Nemesis:
             self._over.wait(fault.seconds)
             server.resume()
             server.wait_ready()
-        lasted = time.monotonic() - t
-        self.note("fault", t, name=fault.kind, lasted=lasted, server=fault.target)
+        self._note_fault(fault, t, server=fault.target)

@@ -22,8 +22,6 @@ from soak.slot import Slot
 
 __all__ = ["Options", "Outcome", "run"]
 
-_POLL = 0.05
-
 
 class Options(NamedTuple):
     seed: int

@@ -13,7 +13,7 @@ from sepelib.util.testing import ServerProcess
 from sepelib.zookeeper.testing import ZookeeperProxy, ZookeeperServer
 from soak.history import Event, Tail
 
-__all__ = ["Slot"]
+__all__ = ["Slot", "holder"]
 
 _ROOT = str(Path(__file__).parents[1])
 # Not -m: under PYTHONSAFEPATH, or in another folder, it would not be found.

@@ -94,7 +94,7 @@ def log_to_stderr() -> None:
 
 def section(rng: random.Random) -> int:
     """How many claims: mostly a few, sometimes seconds."""
-    return rng.randint(1, 30) if rng.random() < 0.7 else rng.randint(30, 300)
+    return rng.randint(1, 30) if rng.random() < 0.6 else rng.randint(30, 300)
 
 
 class Struck(Exception):
