@@ -171,18 +171,10 @@ class Attempt:
         However it ends otherwise, nothing stays behind: what cannot be deleted at once is the
         janitor's.
         """
-        steps = {
-            Phase.ABSENT: self._join,
-            Phase.UNSURE: self._look,
-            Phase.QUEUED: self._read_queue,
-        }
         unsubscribe = self._session.subscribe(self._wait.wake)
         try:
-            while self._phase is not Phase.GRANTED:
-                self._in_contact()
-                steps[self._phase]()
-                if self._phase is not Phase.GRANTED:
-                    self._wait.breathe()
+            while self._step() is not Phase.GRANTED:
+                self._wait.breathe()
         except ZookeeperError:
             raise
         except KazooException as e:
@@ -195,6 +187,16 @@ class Attempt:
                 self._move(Phase.LEFT)
         assert self._node is not None
         return self._node
+
+    def _step(self) -> Phase:
+        self._in_contact()
+        steps = {
+            Phase.ABSENT: self._join,
+            Phase.UNSURE: self._look,
+            Phase.QUEUED: self._read_queue,
+        }
+        steps[self._phase]()
+        return self._phase
 
     def _move(self, phase: Phase) -> None:
         assert phase in _MOVES[self._phase], f"{self._phase} to {phase}"
