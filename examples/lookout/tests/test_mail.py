@@ -15,10 +15,11 @@ import pytest
 
 from lookout.counters import Counters, count
 from lookout.judge import Rules
+from lookout.ledger import MAX_OUTBOX, Ledger, LedgerFile, encode
 from lookout.mail import Postman
-from lookout.records import MAX_OUTBOX, History, Result
+from lookout.records import History, Incident, Mail, Result
 from lookout.settings import MailSettings
-from lookout.store import Keeper, load
+from lookout.store import Keeper
 from sepelib.metrics import Registry
 from sepelib.util.retry import Backoff
 from sepelib.util.secrets import Secret
@@ -35,34 +36,49 @@ def server() -> Iterator[SmtpServer]:
 
 
 class Office:
-    """A history on disk and a postman who does not wait long between two tries."""
+    """A ledger on disk and a postman who does not wait long between two tries."""
 
     def __init__(self, folder: Path, server: SmtpServer, *recipients: str) -> None:
-        self.path = folder / "history.json"
+        self.file = LedgerFile(folder)
         self.settings = MailSettings(
             "lookout@example.org", recipients or (ANN,), "127.0.0.1", server.port
         )
-        self.history = self.on_disk()
-        self.keeper = Keeper(self.history, self.path, every=3600)
+        self.history = History()
+        self.ledger = self.on_disk()
+        self.keeper = Keeper(
+            lambda: encode(self.ledger),
+            lambda text: self.file.write(text, self.ledger.epoch),
+            every=3600,
+        )
         self.counters = Counters(Registry())
+        self.asked = 0
+        self.allowed = 1 << 30  # so many times
         self.postman = Postman(
-            self.history,
+            self.ledger,
             self.keeper,
             self.settings,
             self.counters,
+            allowed=self.ask,
             backoff=Backoff(base=0.01, cap=0.05),
         )
 
-    def on_disk(self) -> History:
-        return load(self.path, max_results=300, max_incidents=200)
+    def ask(self) -> bool:
+        self.asked += 1
+        return self.asked <= self.allowed
+
+    def on_disk(self) -> Ledger:
+        return self.file.read()
 
     def fail(self, target: str = "shop") -> None:
-        self.history.add(target, Result(NOON, 0.1, None, "connection refused"), Rules(1, 1))
-        self.postman.wake()
+        self.probed(target, Result(NOON, 0.1, None, "connection refused"))
 
     def recover(self, target: str = "shop") -> None:
-        later = NOON + timedelta(minutes=4)
-        self.history.add(target, Result(later, 0.1, 200), Rules(1, 1))
+        self.probed(target, Result(NOON + timedelta(minutes=4), 0.1, 200))
+
+    def probed(self, target: str, result: Result) -> None:
+        rules = Rules(1, 1)
+        self.history.add(target, result, rules)
+        self.ledger.judge_target(target, self.history.record(target), rules)
         self.postman.wake()
 
     @contextmanager
@@ -80,7 +96,7 @@ class Office:
                 gevent.sleep(0.005)
 
     def until_idle(self) -> None:
-        self.until(lambda: not self.on_disk().outbox and not self.history.outbox)
+        self.until(lambda: not self.on_disk().outbox and not self.ledger.outbox)
 
 
 def ids(server: SmtpServer) -> list[str]:
@@ -117,7 +133,7 @@ def test_a_mail_comes_into_the_outbox_with_its_incident_and_leaves_it_when_taken
     server.fail("TEXT", 451, times=None)
     office.fail()
     office.keeper.flush()
-    saved = json.loads(office.path.read_bytes())
+    saved = json.loads(office.file.path.read_bytes())
     assert (len(saved["incidents"]), len(saved["outbox"])) == (1, 1)
 
     with office.open():
@@ -236,8 +252,7 @@ def test_a_mail_that_cannot_be_made_stops_no_other(
         office.fail("half \ud800")  # not in UTF-8, so in no mail
         office.fail("shop")
         office.until(lambda: count(office.counters.sent))
-        office.history.records.clear()  # nor in JSON that is to be a file
-        office.history.incidents.clear()
+        office.ledger.incidents.clear()  # nor in JSON that is to be a file
 
     assert [m.message["Subject"] for m in server.messages] == ["shop is down (INC-2)"]
     assert count(office.counters.given_up) == 1
@@ -261,15 +276,28 @@ def test_what_waits_when_mail_is_switched_off_is_dropped_with_a_warning(
     assert caplog.messages[-1] == "mail is off: 1 that waited are dropped"
 
 
-def test_after_the_loss_of_a_history_another_first_incident_is_another_mail() -> None:
-    history = History()
-    history.mailing = True
-    history.add("shop", Result(NOON, 0.1, None, "no"), Rules(1, 1))
-    again = History()
-    again.mailing = True
-    again.add("shop", Result(NOON + timedelta(seconds=9), 0.1, None, "no"), Rules(1, 1))
+def test_after_the_loss_of_a_ledger_another_first_incident_is_another_mail() -> None:
+    first = Mail(Incident(1, "shop", NOON, "no"))
+    again = Mail(Incident(1, "shop", NOON + timedelta(seconds=9), "no"))
 
-    assert history.outbox[0].message_id != again.outbox[0].message_id
+    assert first.message_id != again.message_id
+
+
+@pytest.mark.parametrize("mails", [0, 1])
+def test_who_no_longer_judges_leaves_the_mail_to_the_next_judge(
+    mails: int, server: SmtpServer, tmp_path: Path
+) -> None:
+    office = Office(tmp_path, server)
+    office.allowed = mails  # before the mail is sent; after that it is not removed
+    with office.open():
+        office.fail()
+        office.until(lambda: office.asked > mails)
+        office.postman.wake()
+        gevent.sleep(0.1)  # some tries, were there any
+
+    assert office.asked == mails + 1
+    assert ids(server) == [OPENED] * mails
+    assert [mail.message_id for mail in office.on_disk().outbox] == [f"<{OPENED}@lookout.invalid>"]
 
 
 def test_the_outbox_is_bounded_and_says_so(server: SmtpServer, tmp_path: Path) -> None:
@@ -278,6 +306,6 @@ def test_the_outbox_is_bounded_and_says_so(server: SmtpServer, tmp_path: Path) -
         office.fail()
         office.recover()
 
-    assert len(office.history.outbox) == MAX_OUTBOX
+    assert len(office.ledger.outbox) == MAX_OUTBOX
     assert office.postman.complaints[-1].startswith(f"Only the last {MAX_OUTBOX} mails are kept")
     assert office.keeper.close()

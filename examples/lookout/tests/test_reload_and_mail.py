@@ -117,14 +117,15 @@ def test_what_only_a_restart_can_change_is_named_in_one_warning_and_stays(
         path.write_text(
             path.read_text()
             .replace("port: 0", "port: 1, max_connections: 7")
-            .replace("state}", "new, name: other}")
-            + "log: {json: true}\n"
+            .replace("state}", "new, name: other, replica: b}")
+            + "log: {json: true}\nzookeeper: {hosts: nowhere.invalid}\n"
         )
         lookout.signal(signal.SIGHUP)
         until(lambda: len(lookout.status()["targets"]) == 2)
 
         (line,) = [line for line in lookout.log.splitlines() if " WARNING " in line]
-        kept = "service.name, service.state, web.port, web.max_connections, log.json"
+        kept = "service.name, service.state, service.replica, zookeeper, web.port, "
+        kept += "web.max_connections, log.json"
         assert f"only a restart changes {kept}; kept as before" in line
         assert lookout.status()["service"] == "lookout"
         assert not (tmp_path / "new").exists()

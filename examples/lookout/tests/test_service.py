@@ -44,7 +44,7 @@ def ask(url: str) -> tuple[int, str]:
 
 
 def test_the_demo_runs_its_time_and_says_what_it_did(tmp_path: Path) -> None:
-    done = run("dev", "--for", 1.1, "--port", 0, cwd=tmp_path)
+    done = run("dev", "--replicas", 1, "--for", 1.1, "--port", 0, cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -62,7 +62,7 @@ def test_the_demo_runs_its_time_and_says_what_it_did(tmp_path: Path) -> None:
 def test_an_incident_of_the_demo_opens_and_closes_before_your_eyes(
     target: Target, tmp_path: Path
 ) -> None:
-    with Lookout("dev", "--port", 0, target.url, cwd=tmp_path) as lookout:
+    with Lookout("dev", "--replicas", 1, "--port", 0, target.url, cwd=tmp_path) as lookout:
         until(lambda: [i for i in lookout.status()["open_incidents"] if i["target"] == "flaky"])
         assert lookout.target("flaky")["state"] in ("down", "recovering")
         page = lookout.get()
@@ -83,7 +83,7 @@ def test_an_incident_of_the_demo_opens_and_closes_before_your_eyes(
 
 
 def test_a_demo_that_cannot_probe_anything_in_its_time_fails(tmp_path: Path) -> None:
-    done = run("dev", "--for", 0.001, "--port", 0, cwd=tmp_path)
+    done = run("dev", "--replicas", 1, "--for", 0.001, "--port", 0, cwd=tmp_path)
 
     assert done.returncode == 1
     assert done.stderr == "lookout: nothing was probed\n"
@@ -91,7 +91,7 @@ def test_a_demo_that_cannot_probe_anything_in_its_time_fails(tmp_path: Path) -> 
 
 def test_the_demo_goes_on_when_its_reader_has_gone_away(tmp_path: Path) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-m", "lookout", "dev", "--for", "1.1", "--port", "0"],
+        [sys.executable, "-m", "lookout", "dev", "--replicas", "1", "--for", "1.1", "--port", "0"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -126,7 +126,8 @@ def test_a_signal_ends_it_within_seconds_with_probes_and_browsers_under_way(
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((host, int(port)))
         assert "Traceback" not in lookout.log
-    assert sorted(p.name for p in (tmp_path / "state").iterdir()) == ["history.json", "lock"]
+    left = ["history.json", "incidents.json", "incidents.lock", "lock"]
+    assert sorted(p.name for p in (tmp_path / "state").iterdir()) == left
 
 
 def test_a_second_signal_ends_it_at_once(target: Target, serve: Callable[..., Lookout]) -> None:
@@ -262,7 +263,7 @@ def test_a_password_of_a_target_is_shown_nowhere(
         seen = [lookout.get(), lookout.get("api/v1/status"), lookout.get("config/")]
         seen += [lookout.get("metrics"), lookout.get("config/?explain=1")]
         lookout.process.stop()
-        seen += [lookout.log, (tmp_path / "state" / "history.json").read_text()]
+        seen += [lookout.log, *(p.read_text() for p in (tmp_path / "state").glob("*.json"))]
 
     for text in seen:
         assert "sesame" not in text
@@ -305,7 +306,7 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
 def test_a_port_that_was_asked_for_and_is_in_use_is_an_error(
     target: Target, tmp_path: Path
 ) -> None:
-    said = refusal(run("dev", "--port", target.port, cwd=tmp_path))
+    said = refusal(run("dev", "--replicas", 1, "--port", target.port, cwd=tmp_path))
 
     assert said == (
         f"cannot listen at 127.0.0.1:{target.port}: the address is in use; "
@@ -319,7 +320,7 @@ def test_the_default_port_may_be_in_use(tmp_path: Path) -> None:
     except OSError:
         holder = socket.socket()  # somebody else holds it: as good
     with holder:
-        done = run("dev", "--for", 1.1, cwd=tmp_path)
+        done = run("dev", "--replicas", 1, "--for", 1.1, cwd=tmp_path)
 
     assert done.returncode == 0
     assert re.fullmatch(r"lookout: port 8080 is in use, port \d+ will do\n", done.stderr)
@@ -329,7 +330,9 @@ def test_a_second_one_on_the_same_state_is_an_error_and_leaves_the_first_alone(
     target: Target, serve: Callable[..., Lookout], tmp_path: Path
 ) -> None:
     with serve(target.url) as first:
-        said = refusal(run("dev", "--port", 0, "--state", tmp_path / "state", cwd=tmp_path))
+        said = refusal(
+            run("dev", "--replicas", 1, "--port", 0, "--state", tmp_path / "state", cwd=tmp_path)
+        )
 
         assert said == (
             f"another lookout (pid {first.process.pid}) uses {tmp_path / 'state'}; "
@@ -339,7 +342,7 @@ def test_a_second_one_on_the_same_state_is_an_error_and_leaves_the_first_alone(
 
 
 def test_a_disk_that_takes_nothing_is_an_error(tmp_path: Path) -> None:
-    command = f"ulimit -f 0; exec {sys.executable} -m lookout dev --port 0"
+    command = f"ulimit -f 0; exec {sys.executable} -m lookout dev --replicas 1 --port 0"
 
     done = subprocess.run(
         ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60

@@ -1,6 +1,7 @@
 """The configuration: what is taken, and the one line that says what is wrong."""
 
 import inspect
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from lookout.checks import http_url, name_for
 from lookout.judge import Rules
-from lookout.settings import SHIPPED, WEB_DEFAULTS, Configuration, Settings
+from lookout.settings import SHIPPED, WEB_DEFAULTS, Configuration, Settings, ZookeeperSettings
 from lookout.targets import Target
 from sepelib.core.config import ConfigError, duration
 from sepelib.flask.server import AdminOptions, Limits, Server
@@ -91,6 +92,20 @@ def test_what_lies_on_top_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     assert (settings.web["host"], settings.web["port"]) == ("::1", 3)
     assert (settings.targets[0].interval, settings.targets[0].rules.confirm) == (0.25, 7)
+
+
+def test_without_zookeeper_it_is_the_only_replica_and_has_the_name_of_the_host() -> None:
+    settings = read(SHIPPED, {"targets": TARGETS})
+
+    assert (settings.zookeeper, settings.replica) == (None, socket.gethostname())
+
+
+def test_replicas_have_a_name_and_a_zookeeper() -> None:
+    values = {"targets": TARGETS, "zookeeper": "a:1,b:2/x", "replica": "r1", "session_timeout": 4}
+    settings = read(SHIPPED, values)
+
+    assert settings.zookeeper == ZookeeperSettings("a:1,b:2/x", "/lookout", 4.0)
+    assert settings.replica == "r1"
 
 
 def test_nobody_to_tell_means_no_mail(tmp_path: Path) -> None:

@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import gevent
 import pytest
 
 from lookout.counters import FORGOTTEN_AFTER, Counters, count
-from lookout.judge import Rules
-from lookout.records import History, Incident, Result
-from lookout.store import Keeper, load
+from lookout.judge import Rules, State
+from lookout.records import History, Result
+from lookout.store import Keeper, encode, load, save
 from lookout.targets import Target
 from lookout.watchdog import Watchdog
 from sepelib.metrics import Registry
@@ -34,8 +35,8 @@ class Watch:
     def __init__(self, folder: Path, names: str, prober: Callable[[Target], Result]) -> None:
         self.path = folder / "history.json"
         self.history = History()
-        self.keeper = Keeper(self.history, self.path, every=3600)
-        self.announced: list[Incident] = []
+        self.keeper = Keeper(partial(encode, self.history), partial(save, self.path), every=3600)
+        self.heard: list[tuple[str, State]] = []
         self.targets = [
             Target(name, f"http://{name}/", 0.02, 1.0, Rules(2, 2)) for name in names.split()
         ]
@@ -46,15 +47,13 @@ class Watch:
             self.history,
             self.keeper,
             self.counters,
-            announce=self.announce,
+            heard=self.hear,
             prober=prober,
             rng=random.Random(1),
         )
 
-    def announce(self, incident: Incident) -> None:
-        self.announced.append(incident)
-        on_disk = load(self.path, max_results=300, max_incidents=200)
-        assert incident in on_disk.incidents
+    def hear(self, target: Target) -> None:
+        self.heard.append((target.name, self.history.record(target.name).standing.state))
 
     def count(self, name: str) -> int:
         return len(self.history.record(name).results)
@@ -105,7 +104,7 @@ def test_a_mistake_in_a_probe_is_logged_counted_and_survived(
     assert "t0ken" not in record.getMessage()
 
 
-def test_an_incident_is_on_disk_before_it_is_announced(tmp_path: Path) -> None:
+def test_each_result_is_told_with_where_it_puts_the_target_and_is_kept(tmp_path: Path) -> None:
     script = iter("--++")
 
     def prober(target: Target) -> Result:
@@ -113,11 +112,12 @@ def test_an_incident_is_on_disk_before_it_is_announced(tmp_path: Path) -> None:
         return Result(datetime.now(UTC), 0.001, None if error else 200, error)
 
     watch = Watch(tmp_path, "shop", prober)
-    watch.run_until(lambda: len(watch.announced) == 2)  # announce() looks at the disk
+    watch.run_until(lambda: len(watch.heard) >= 4)
 
-    assert [i.is_open for i in watch.announced] == [True, False]
-    assert count(watch.counters.faults) == 0
-    assert (count(watch.counters.opened), count(watch.counters.closed)) == (1, 1)
+    states = [State.SUSPECT, State.DOWN, State.RECOVERING, State.UP]
+    assert watch.heard[:4] == [("shop", state) for state in states]
+    kept = load(watch.path, max_results=300)
+    assert kept.record("shop").standing == watch.history.record("shop").standing
 
 
 def test_new_targets_are_taken_on_and_those_that_stay_are_not_disturbed(tmp_path: Path) -> None:
@@ -193,15 +193,3 @@ def test_beats_that_a_slow_answer_missed_are_not_made_up_for(tmp_path: Path) -> 
 
     beats = (started[-1] - started[0]) / 0.02
     assert len(started) <= beats - 10 + 4
-
-
-def test_what_was_open_for_a_target_that_is_gone_is_closed_and_announced(tmp_path: Path) -> None:
-    watch = Watch(tmp_path, "shop", fine)
-    for _ in range(2):
-        watch.history.add("gone", BAD, Rules())
-
-    watch.run_until(lambda: watch.count("shop") >= 1)
-
-    assert [(i.target, i.closed_because) for i in watch.announced] == [
-        ("gone", "no longer watched")
-    ]

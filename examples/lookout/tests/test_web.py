@@ -23,6 +23,7 @@ from examples.lookout.tests.daemon import Target as Upstream
 from examples.lookout.tests.test_service import ask
 from lookout.cli import main
 from lookout.judge import Rules
+from lookout.ledger import Ledger
 from lookout.logs import JsonLines
 from lookout.records import History, Result
 from lookout.targets import Target
@@ -42,13 +43,25 @@ class App:
 
     def __init__(self) -> None:
         self.history = History()
+        self.ledger = Ledger()
         self.uptime = 0.0
         self.history.add("shop", GOOD, Rules())
 
     @property
     def client(self) -> FlaskClient:
-        app = make_app(lambda: [Target("shop", "http://shop/")], self.history, self.health)
+        app = make_app(
+            lambda: [Target("shop", "http://shop/")],
+            self.history,
+            lambda: self.ledger,
+            self.health,
+            lambda: None,
+        )
         return app.test_client()
+
+    def fail(self) -> None:
+        rules = Rules(confirm=1)
+        self.history.add("shop", BAD, rules)
+        self.ledger.judge_target("shop", self.history.record("shop"), rules)
 
     def health(self) -> dict[str, object]:
         self.uptime += 1
@@ -67,7 +80,7 @@ def test_what_a_client_has_is_not_sent_again_until_something_has_happened(path: 
     tag = first.headers["ETag"]
     again = app.client.get(path, headers={"If-None-Match": tag})
     assert (again.status_code, again.data, again.headers["ETag"]) == (304, b"", tag)
-    app.history.add("shop", BAD, Rules(confirm=1))
+    app.fail()
     news = app.client.get(path, headers={"If-None-Match": tag})
     assert news.status_code == 200
     assert b"connection refused" in news.data
@@ -75,7 +88,7 @@ def test_what_a_client_has_is_not_sent_again_until_something_has_happened(path: 
 
 def test_the_clock_alone_is_no_news_while_an_incident_is_open() -> None:
     app = App()
-    app.history.add("shop", BAD, Rules(confirm=1))
+    app.fail()
     first = app.client.get("/api/v1/status")
     until(lambda: app.client.get("/api/v1/status").data != first.data)
 
@@ -102,6 +115,12 @@ def test_what_is_not_there_is_a_problem_for_programs_and_a_page_for_people() -> 
     assert (for_people.status_code, for_people.mimetype) == (404, "text/html")
 
 
+def test_the_only_replica_has_no_cluster() -> None:
+    answer = App().client.get("/api/v1/cluster")
+
+    assert (answer.status_code, "no zookeeper is configured" in answer.text) == (404, True)
+
+
 # The server
 
 
@@ -110,7 +129,7 @@ def test_metrics_tell_of_probes_incidents_the_process_and_its_hub(
 ) -> None:
     target.status = "500 Oops"
     with serve(target.url) as lookout:
-        until(lambda: lookout.target("t0")["state"] == "down")
+        until(lambda: "INC-1 opened" in lookout.log)
         assert 'href="/metrics"' in lookout.get()
         found = {
             (sample.name, *sorted(sample.labels.items())): sample.value

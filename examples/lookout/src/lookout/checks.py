@@ -40,6 +40,7 @@ __all__ = [
     "password",
     "port",
     "protocol",
+    "replica",
     "seconds",
     "svn_file",
     "svn_url",
@@ -51,6 +52,8 @@ __all__ = [
     "user",
     "watchable",
     "xmlrpc_method",
+    "zookeeper_hosts",
+    "zookeeper_path",
 ]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -78,6 +81,24 @@ def count(value: object) -> int:
 def port(value: object) -> int:
     if type(value) is not int or not 0 <= value <= 65535:
         raise ValueError("a whole number up to 65535")
+    return value
+
+
+def replica(value: object) -> str:
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise ValueError("a name of letters, digits, dots, dashes and underscores")  # of a file too
+    return value
+
+
+def zookeeper_hosts(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[^\s,/]+(,[^\s,/]+)*(/\S*)?", value):
+        raise ValueError("hosts such as zk1:2181,zk2:2181")
+    return value
+
+
+def zookeeper_path(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"(/[A-Za-z0-9._-]*[A-Za-z0-9_-])+", value):
+        raise ValueError("a path such as /lookout")
     return value
 
 

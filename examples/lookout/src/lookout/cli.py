@@ -1,7 +1,7 @@
 """The command line: `serve`, `dev`, `check-config`, `probe`.
 
 Exit codes: 0 well, 1 cannot start or ended badly (for `probe`: the target is not fine), 2 wrong
-arguments.
+arguments, 3 `dev` lacks Java or ZooKeeper.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import argparse
 import contextlib
 import errno
 import logging
+import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+import unittest
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,22 +29,31 @@ from lookout import checks
 from lookout.checks import http_url, seconds
 from lookout.counters import count, measured
 from lookout.demo import DemoTargets
+from lookout.ledger import LedgerFile
 from lookout.logs import start_logging
 from lookout.mail import sentence
 from lookout.probe import probe
 from lookout.records import Incident
+from lookout.replicas import News, Replicas
 from lookout.service import CannotStart, Service
 from lookout.settings import SHIPPED, Configuration, LogSettings, Settings
 from lookout.targets import Target, target_at
 from sepelib.core.config import ConfigError, parse_context
 from sepelib.flask.server import CannotListen, reopen_logs
 from sepelib.gevent import GreenThread, GreenThreads, run_service
-from sepelib.util.testing import SmtpServer
+from sepelib.util.testing import MissingComponent, ServerNotReady, SmtpServer, SupervisorLost
+from sepelib.zookeeper.testing import ZookeeperServer
 
 __all__ = ["main"]
 
 DEV_PORT = 8080
 DEV_STATE = Path(".lookout")
+LOOK = 0.2  # seconds between two looks at what the replicas do
+NO_ZOOKEEPER = (
+    "several replicas need Java and ZooKeeper: apt-get install default-jre-headless "
+    "libzookeeper-java, or do without: --replicas 1"
+)
+PORT_OF_ONE = "--port is for --replicas 1, several listen where there is room"
 PATIENCE = 3600.0  # seconds; each part ends in its own time, the drain in what `web` says
 
 log = logging.getLogger("lookout")
@@ -56,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _reported(run: Callable[[], int]) -> int:
     try:
         return run()
-    except (ConfigError, CannotStart, CannotListen) as error:
+    except (ConfigError, CannotStart, CannotListen, ServerNotReady, SupervisorLost) as error:
         print(f"lookout: {error}", file=sys.stderr)
         return 1
 
@@ -76,7 +88,16 @@ def _parser() -> argparse.ArgumentParser:
         "urls", metavar="URL", nargs="*", type=_checked(http_url), help="to be watched as well"
     )
     dev.add_argument(
-        "--port", type=_checked(checks.port, int), help=f"default: {DEV_PORT}, or a free one"
+        "--port",
+        type=_checked(checks.port, int),
+        help=f"of a single replica; default: {DEV_PORT}, or a free one",
+    )
+    dev.add_argument(
+        "--replicas",
+        metavar="N",
+        type=_checked(checks.count, int),
+        default=3,
+        help="so many lookouts, of which one judges (default: 3); 1 does without ZooKeeper",
     )
     dev.add_argument("--state", metavar="DIR", type=Path, default=DEV_STATE)
     dev.add_argument(
@@ -84,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="seconds",
         metavar="TIME",
         type=_checked(seconds),
+        default=math.inf,
         help="stop after TIME, such as 20 or 1m30s",
     )
     dev.set_defaults(run=_dev)
@@ -133,14 +155,15 @@ def _run(work: Callable[[], int], *, reload: Callable[[], object] | None = None)
     return status or codes[0]
 
 
-def _wait_for_the_end(seconds: float | None = None) -> None:
+def _wait_for_the_end(
+    seconds: float = math.inf, look: Callable[[], object] = int, *, every: float = 3600.0
+) -> None:
+    """Until then call *look*, *every* so many seconds."""
     thread = GreenThread.current()
     assert thread is not None  # the one of `_run`
-    if seconds is not None:
-        thread.wait(seconds)
-        return
-    while not thread.wait(3600.0):
-        pass
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0 and not thread.wait(min(left, every)):
+        look()
 
 
 def _configuration(options: argparse.Namespace) -> Configuration:
@@ -153,27 +176,48 @@ def _configuration(options: argparse.Namespace) -> Configuration:
 
 
 def _dev(options: argparse.Namespace) -> int:
+    if options.port and options.replicas > 1:
+        print(f"lookout: {PORT_OF_ONE}", file=sys.stderr)
+        return 2
     return _run(lambda: _demo(options))
 
 
 def _demo(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as exits:
+        # Ticks of 200 ms allow for short sessions: after a kill -9 another judges in two seconds.
+        zookeeper = ZookeeperServer(tick_time=200)
+        if options.replicas > 1:
+            try:
+                exits.enter_context(zookeeper)
+            except (MissingComponent, unittest.SkipTest):  # the latter with SEPELIB_MISSING=skip
+                print(f"lookout: {NO_ZOOKEEPER}", file=sys.stderr)
+                return 3
         demo, mailbox = exits.enter_context(DemoTargets()), exits.enter_context(SmtpServer())
         targets = demo.targets
         for url in options.urls:
             name = checks.name_for(url, [target["name"] for target in targets])
             targets.append({"name": name, "url": url, "interval": 5})
-        context = {
+        values = {
             "state": str(options.state.absolute()),
-            "port": DEV_PORT if options.port is None else options.port,
             "drain_delay": 0,
             "save_every": 2,
-            "log_level": "WARNING",
             "targets": targets,
             "mail_port": mailbox.port,
             "recipients": ["you@demo.example"],
         }
-        configuration = Configuration(SHIPPED, context=context)
+        if options.replicas == 1:
+            return _demo_of_one(options, values)
+        values |= {"zookeeper": zookeeper.hosts, "session_timeout": "2s"}
+        return _demo_of_several(options, values, mailbox)
+
+
+def _demo_of_one(options: argparse.Namespace, values: dict[str, Any]) -> int:
+    with contextlib.ExitStack() as exits:
+        values |= {
+            "port": DEV_PORT if options.port is None else options.port,
+            "log_level": "WARNING",
+        }
+        configuration = Configuration(SHIPPED, context=values)
         settings = configuration.load()
         _start_logging(settings, configuration)
         registry = exits.enter_context(measured(settings.name))
@@ -190,13 +234,46 @@ def _demo(options: argparse.Namespace) -> int:
                 f"lookout: port {DEV_PORT} is in use, port {service.server.port} will do",
                 file=sys.stderr,
             )
-        _say_welcome(service.url, settings)
+        _say_welcome(service.url, values)
         _wait_for_the_end(options.seconds)
-        _say(f"\n{_account(service, settings, time.monotonic() - started)}")
-    if not service.counters.probes:
+        elapsed, counters = time.monotonic() - started, service.counters
+        opened, closed, sent = map(count, (counters.opened, counters.closed, counters.sent))
+        _say(_account(elapsed, counters.probes, values, opened, closed, sent))
+    return _ended(service) or _probed(counters.probes)
+
+
+def _demo_of_several(
+    options: argparse.Namespace, values: dict[str, Any], mailbox: SmtpServer
+) -> int:
+    start_logging(LogSettings("WARNING"))
+    news = News(LedgerFile(options.state))
+    with Replicas(options.replicas, values) as replicas:
+        started = time.monotonic()
+
+        def look() -> None:
+            for said in replicas.revive():
+                _say_now(said)
+            _say_news(news)
+
+        pages = [f"{r.name:8} {r.url} (kill -9 {r.process.pid}: another judges)" for r in replicas]
+        _say_welcome(replicas.all[0].url, values, pages)
+        _wait_for_the_end(options.seconds, look, every=LOOK)
+        elapsed, probes = time.monotonic() - started, replicas.probes()
+        troubles = replicas.stop()
+    _say_news(news)
+    sent = len({mail.message["Message-ID"] for mail in mailbox.messages})
+    _say(_account(elapsed, probes, values, news.opened, news.closed, sent))
+    if again := len(mailbox.messages) - sent:
+        _say(f"after a kill {_plural(again, 'mail')} came again, with the same Message-ID")
+    for trouble in troubles:
+        print(f"lookout: {trouble}", file=sys.stderr)
+    return int(bool(troubles)) or _probed(probes)
+
+
+def _probed(probes: int) -> int:
+    if not probes:
         print("lookout: nothing was probed", file=sys.stderr)
-        return 1
-    return _ended(service)
+    return int(not probes)
 
 
 def _is_in_use(error: CannotListen) -> bool:
@@ -225,21 +302,37 @@ def _probe(options: argparse.Namespace) -> int:
     return 0 if result.ok else 1
 
 
-def _say_welcome(url: str, settings: Settings) -> None:
-    names = ", ".join(target.name for target in settings.targets)
+def _say_welcome(url: str, values: Mapping[str, Any], replicas: Sequence[str] = ()) -> None:
+    """*url*: of one of the *replicas*, or of the only lookout."""
+    names = ", ".join(target["name"] for target in values["targets"])
+    rows = [
+        *(replicas or [f"page     {url}"]),
+        f"JSON     curl {url}api/v1/status",
+        *([f"cluster  curl {url}api/v1/cluster"] if replicas else []),
+        f"metrics  {url}metrics",
+        f"health   curl '{url}ping?verbose=1'",
+        f"history  {values['state']} (survives restarts)",
+        "mail     goes to a mail server of the demo, which keeps it to itself",
+        "stop     Ctrl-C",
+    ]
+    joined = "\n  ".join(rows)
     _say(
-        f"lookout watches {len(settings.targets)} targets: {names}\n"
-        f"\n"
-        f"  page     {url}\n"
-        f"  JSON     curl {url}api/v1/status\n"
-        f"  metrics  {url}metrics\n"
-        f"  health   curl '{url}ping?verbose=1'\n"
-        f"  history  {settings.state} (survives restarts)\n"
-        f"  mail     goes to a mail server of the demo, which keeps it to itself\n"
-        f"  stop     Ctrl-C\n"
-        f"\n"
+        f"lookout watches {_plural(len(values['targets']), 'target')}: {names}\n"
+        f"\n  {joined}\n\n"
         f"Three of the targets fail on a timetable; the first incident comes within ten seconds."
     )
+
+
+def _say_news(news: News) -> None:
+    for said in news.look():
+        if isinstance(said, Incident):
+            _say_incident(said)
+        else:
+            _say_now(said)
+
+
+def _say_now(text: str) -> None:
+    _say(f"{datetime.now():%H:%M:%S}  {text}")
 
 
 def _say_incident(incident: Incident) -> None:
@@ -251,13 +344,13 @@ def _log_incident(incident: Incident) -> None:
     log.log(logging.ERROR if incident.is_open else logging.INFO, "%s", sentence(incident))
 
 
-def _account(service: Service, settings: Settings, elapsed: float) -> str:
-    counters = service.counters
+def _account(
+    elapsed: float, probes: int, values: Mapping[str, Any], opened: int, closed: int, sent: int
+) -> str:
     return (
-        f"{elapsed:.0f} s: {_plural(counters.probes, 'probe')} of "
-        f"{_plural(len(settings.targets), 'target')}, "
-        f"{_plural(count(counters.opened), 'incident')} opened, {count(counters.closed)} closed, "
-        f"{_plural(count(counters.sent), 'mail')} sent"
+        f"\n{elapsed:.0f} s: {_plural(probes, 'probe')} of "
+        f"{_plural(len(values['targets']), 'target')}, "
+        f"{_plural(opened, 'incident')} opened, {closed} closed, {_plural(sent, 'mail')} sent"
     )
 
 

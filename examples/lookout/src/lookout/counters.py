@@ -8,6 +8,8 @@
 | `lookout_incidents` | event | opened, closed |
 | `lookout_mails` | result | sent, given_up |
 | `lookout_mails_waiting` | | |
+| `lookout_degraded` | | 1 while ZooKeeper is away |
+| `lookout_deposed` | | terms in which a later judge had written already |
 | `lookout_reloads` | result | taken, refused |
 | `lookout_targets` | state | up, down, ... |
 """
@@ -72,6 +74,9 @@ class Counters:
         self.sent, self.given_up = mails.labels("sent"), mails.labels("given_up")
         reloads = registry.counter("lookout_reloads", "Configurations read again.", ("result",))
         self.taken, self.refused = reloads.labels("taken"), reloads.labels("refused")
+        self.deposed = registry.counter(
+            "lookout_deposed", "Terms whose writes were refused since a later judge had written."
+        )
         self._targets: dict[str, _Probes] = {}  # held: else the registry forgets them
 
     @property
@@ -99,9 +104,12 @@ class Counters:
         (self.opened if incident.is_open else self.closed).inc()
 
     def ask(
-        self, states: Callable[[], Sequence[State]], waiting: Callable[[], int]
+        self,
+        states: Callable[[], Sequence[State]],
+        waiting: Callable[[], int],
+        degraded: Callable[[], bool],
     ) -> Callable[[], None]:
-        """Ask these at each dump: the states of all targets, how many mails wait.
+        """Ask these at each dump: the states of all targets, how many mails wait, and the last.
 
         The result ends that.
         """
@@ -112,6 +120,8 @@ class Counters:
             undo.callback(targets.labels(state.value).bind(number))
         mails = self._registry.gauge("lookout_mails_waiting", "Mails in the outbox.")
         undo.callback(mails.bind(waiting))
+        away = self._registry.gauge("lookout_degraded", "Whether ZooKeeper is away.")
+        undo.callback(away.bind(degraded))
         return undo.close
 
 

@@ -5,19 +5,20 @@
                                    └── a while later ──── anything else
 
 A mail is sent at least once: where the answer to it was lost, or a `kill -9` came between the
-answer and the disk, it is sent again with the same Message-ID.
+answer and the disk, it is sent again with the same Message-ID, by whichever replica judges then.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from gevent.event import Event
 
 from lookout.counters import Counters, count
-from lookout.records import MAX_OUTBOX, History, Incident, Mail
+from lookout.ledger import MAX_OUTBOX, Ledger
+from lookout.records import Incident, Mail
 from lookout.settings import MailSettings
 from lookout.store import Keeper
 from lookout.view import duration
@@ -41,22 +42,27 @@ ABOUT_THE_MAIL = ("MAIL", "RCPT", "DATA", "TEXT")
 class Postman:
     """The thread. *settings*: None sends nothing and drops what waits: nobody wants it.
 
+    allowed: asked before each mail and before each save; no ends the thread, and what waits is left
+    for the next judge.
+
     It never blocks the hub: the process is patched, so a socket waits in its greenlet only.
     """
 
     def __init__(
         self,
-        history: History,
+        ledger: Ledger,
         keeper: Keeper,
         settings: MailSettings | None,
         counters: Counters,
         *,
+        allowed: Callable[[], bool] = lambda: True,
         backoff: Backoff = BACKOFF,
     ) -> None:
         self.error: str | None = None  # why the last try failed, None when it worked
         self._counters = counters
         self._last_refusal = ""
-        self._history = history
+        self._ledger = ledger
+        self._allowed = allowed
         self._keeper = keeper
         self._backoff = backoff
         self._wake = Event()
@@ -74,13 +80,13 @@ class Postman:
     def use(self, settings: MailSettings | None) -> None:
         """Send like this from now on; what waits is tried at once."""
         self._settings = settings
-        self._history.mailing = settings is not None
+        self._ledger.mailing = settings is not None
         self._given_up_before = count(self._counters.given_up)
         if settings is None:
             self.error = None
-            if self._history.outbox:
-                log.warning("mail is off: %d that waited are dropped", len(self._history.outbox))
-                self._history.outbox.clear()
+            if self._ledger.outbox:
+                log.warning("mail is off: %d that waited are dropped", len(self._ledger.outbox))
+                self._ledger.outbox.clear()
                 self._keeper.touch()
         self._wake.set()
 
@@ -95,8 +101,8 @@ class Postman:
         """One sentence for each thing that is wrong."""
         said = []
         if self.error is not None:
-            said.append(f"Mail cannot be sent, {len(self._history.outbox)} waiting: {self.error}")
-        if len(self._history.outbox) >= MAX_OUTBOX:
+            said.append(f"Mail cannot be sent, {len(self._ledger.outbox)} waiting: {self.error}")
+        if len(self._ledger.outbox) >= MAX_OUTBOX:
             said.append(f"Only the last {MAX_OUTBOX} mails are kept, older ones are lost")
         if given_up := count(self._counters.given_up) - self._given_up_before:
             said.append(f"Mails given up: {given_up}, the last one: {self._last_refusal}")
@@ -106,15 +112,19 @@ class Postman:
         delays = self._backoff.delays()
         while not self._thread.stopping:
             self._wake.clear()
-            settings, outbox = self._settings, self._history.outbox
+            settings, outbox = self._settings, self._ledger.outbox
             if settings is None or not outbox:
                 self._wake.wait()
                 continue
             mail = outbox[0]
             self._keeper.flush()  # nobody gets a mail about an incident that a kill -9 would undo
+            if not self._allowed():
+                return
             if settings is not self._settings or mail not in outbox:
                 continue  # other settings came meanwhile, or mail is off now
             again = self._deliver(mail, settings)
+            if not self._allowed():
+                return
             self._settle(mail, again)
             if again is None:
                 delays = self._backoff.delays()
@@ -166,7 +176,7 @@ class Postman:
 
     def _settle(self, mail: Mail, again: Mail | None) -> None:
         """Take *mail* out of the outbox, in memory and on disk, or put *again* in its place."""
-        outbox = self._history.outbox
+        outbox = self._ledger.outbox
         if again is mail or mail not in outbox:  # one too many meanwhile, or mail is off now
             return
         index = outbox.index(mail)

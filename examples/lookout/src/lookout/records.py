@@ -1,10 +1,10 @@
-"""What lookout remembers: results of probes, incidents, and the standing of each target."""
+"""What a replica remembers: results of probes, and the standing of each target."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from lookout.judge import Rules, Standing
@@ -12,7 +12,6 @@ from lookout.judge import Rules, Standing
 __all__ = ["History", "Incident", "Mail", "Record", "Result"]
 
 KEEP_UNWATCHED = timedelta(days=7)
-MAX_OUTBOX = 1000  # mails that wait: some days of a mail server that is away
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,38 +92,22 @@ class Record:
 
 
 class History:
-    """All records, incidents and unsent mails, bounded. `lookout.store` keeps it on disk.
-
-    mailing: whether an incident that opens or closes puts a mail into the `outbox`. It does so
-    in one step with the incident: no save has the one without the other.
+    """All records, bounded. `lookout.store` keeps it on disk.
 
     Belongs to one hub: no method yields, so greenlets never see it half changed.
     """
 
-    def __init__(
-        self, *, max_results: int = 300, max_incidents: int = 200, next_number: int = 1
-    ) -> None:
+    def __init__(self, *, max_results: int = 300) -> None:
         self.records: dict[str, Record] = {}
-        self.incidents: list[Incident] = []  # oldest first
-        self.outbox: list[Mail] = []  # oldest first
-        self.mailing = False
-        self.next_number = next_number
         self.max_results = max_results
-        self.max_incidents = max_incidents
 
-    def add(self, target: str, result: Result, rules: Rules) -> Incident | None:
-        """Take down a result and judge it; give the incident that it has just opened or closed."""
+    def add(self, target: str, result: Result, rules: Rules) -> None:
+        """Take down a result, and where it puts the target."""
         record = self.record(target)
         record.results.append(result)
-        before, after = record.standing.state, record.standing.after(result.ok, rules)
-        record.standing = after
-        if before is not after.state:
+        before, record.standing = record.standing, record.standing.after(result.ok, rules)
+        if before.state is not record.standing.state:
             record.since = result.at
-        if after.state.is_outage and not before.is_outage:
-            return self._open(target, result)
-        if before.is_outage and not after.state.is_outage:
-            return self._close(target, result.at, "recovered")
-        return None
 
     def record(self, target: str) -> Record:
         """The record of *target*, a new one when there was none."""
@@ -132,56 +115,16 @@ class History:
             self.records[target] = Record(results=deque(maxlen=self.max_results))
         return self.records[target]
 
-    def open_incident(self, target: str) -> Incident | None:
-        return next((i for i in self.incidents if i.is_open and i.target == target), None)
-
-    def watch_only(self, targets: Iterable[str], now: datetime) -> list[Incident]:
-        """Close the incidents of all other targets; drop what was not watched for a week.
-
-        To be called once the targets are known, and when they change. Gives what it closed.
-        """
-        others = set(self.records).difference(targets)
-        closed = [self._close(t, now, "no longer watched") for t in sorted(others)]
-        for target in others:
+    def watch_only(self, targets: Iterable[str], now: datetime) -> None:
+        """Forget where all other targets stand; drop what was not watched for a week."""
+        for target in set(self.records).difference(targets):
             record = self.records[target]
             record.standing, record.since = Standing(), None
             if not record.results or now - record.results[-1].at > KEEP_UNWATCHED:
                 del self.records[target]
-        return [incident for incident in closed if incident]
 
-    def limit(self, *, max_results: int, max_incidents: int) -> None:
-        """Other bounds from now on."""
-        self.max_results, self.max_incidents = max_results, max_incidents
+    def limit(self, max_results: int) -> None:
+        """Keep so many results of each target from now on."""
+        self.max_results = max_results
         for record in self.records.values():
             record.results = deque(record.results, max_results)
-        self._trim()
-
-    def _open(self, target: str, result: Result) -> Incident:
-        incident = Incident(self.next_number, target, result.at, result.error or "")
-        self.next_number += 1
-        self.incidents.append(incident)
-        self._trim()
-        self._post(incident)
-        return incident
-
-    def _trim(self) -> None:
-        while len(self.incidents) > self.max_incidents:
-            # Open ones stay whatever their age: somebody waits for them to end.
-            oldest = next((i for i in self.incidents if not i.is_open), None)
-            if oldest is None:
-                break
-            self.incidents.remove(oldest)
-
-    def _post(self, incident: Incident) -> None:
-        if self.mailing:
-            self.outbox.append(Mail(incident))
-            del self.outbox[:-MAX_OUTBOX]
-
-    def _close(self, target: str, at: datetime, because: str) -> Incident | None:
-        incident = self.open_incident(target)
-        if incident is None:
-            return None
-        closed = replace(incident, closed_at=at, closed_because=because)
-        self.incidents[self.incidents.index(incident)] = closed
-        self._post(closed)
-        return closed

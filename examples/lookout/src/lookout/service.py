@@ -1,7 +1,9 @@
 """The daemon: take what it needs, run until it is told to stop, give everything back.
 
-lock the state directory ─► load the history ─► open the port ─► mail ─► watch ─► wait
-unlock ◄── save the history ◄── stop mailing ◄── drain the server ◄── stop watching ◄── a signal
+lock the state directory ─► load the history ─► open the port ─► watch ─► judge ─► wait
+unlock ◄── save the history ◄── drain the server ◄── stop watching ◄── stop judging ◄── a signal
+
+Judging ends first: another replica goes on with it while this one still answers.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -20,9 +22,11 @@ from typing import Any, Self
 from gevent.lock import RLock
 
 from lookout import store
+from lookout.chair import Chair
 from lookout.counters import Counters, count
+from lookout.election import Alone, Elected, Election
 from lookout.judge import State
-from lookout.mail import Postman
+from lookout.ledger import LedgerFile
 from lookout.records import Incident
 from lookout.settings import Configuration, Settings, make_server
 from lookout.syncer import Syncer
@@ -48,12 +52,12 @@ class Unwell(Exception):
 
 
 class Service:
-    """One lookout on one state directory. Use it in a `with` block.
+    """One replica of lookout. Use it in a `with` block.
 
     Entering raises CannotStart or `CannotListen`, with nothing left behind; leaving saves the
     history, and `failed` tells afterwards why it could not.
     configuration: where the *settings* are from, for `reload()` and /config/.
-    announce: called with each incident that opens or closes, see `Watchdog`.
+    announce: called with each incident that opens or closes, see `Chair`.
     port: instead of that of the settings.
     """
 
@@ -105,36 +109,69 @@ class Service:
 
     def _open(self, exits: ExitStack) -> None:
         settings = self._settings
-        path = _state_file(settings.state, exits)
+        alone = settings.zookeeper is None
+        # What is this replica's own has its own place among several.
+        own = settings.state if alone else settings.state / "replicas" / settings.replica
+        path = _state_file(own, exits)
+        file = LedgerFile(settings.state)
         try:
-            self.history = store.load(
-                path, max_results=settings.max_results, max_incidents=settings.max_incidents
-            )
+            file.adopt(settings.state / path.name)
+            with suppress(store.HistoryDamaged):  # the judge puts it aside
+                file.read()
+            self.history = store.load(path, max_results=settings.max_results)
         except (OSError, store.NewerHistory) as error:
             raise CannotStart(f"the history cannot be read: {error}") from error
+        write = partial(store.save, path)
         try:
             # A full disk is to be heard of now, and not when the first incident is to be kept.
-            store.save(path, store.encode(self.history))
+            write(store.encode(self.history))
         except OSError as error:
             raise CannotStart(f"the history cannot be saved: {error}") from error
-        self.keeper = store.Keeper(self.history, path, every=settings.save_every)
+        self.keeper = store.Keeper(
+            partial(store.encode, self.history), write, every=settings.save_every
+        )
         exits.callback(self._close_keeper)
-        self.postman = Postman(self.history, self.keeper, settings.mail, self.counters)
-        self.watchdog = Watchdog(self.history, self.keeper, self.counters, announce=self._tell)
-        self.syncer = Syncer(settings.state, changed=self._watch)
-        exits.callback(self.counters.ask(self._states, lambda: len(self.history.outbox)))
+        self.chair = Chair(
+            self.history,
+            self.keeper,
+            file,
+            self.counters,
+            replica=settings.replica,
+            announce=self._announce,
+            mail=settings.mail,
+            max_incidents=settings.max_incidents,
+            save_every=settings.save_every,
+        )
+        self.election: Election = (
+            Alone(self.chair)
+            if settings.zookeeper is None
+            else Elected(self.chair, settings.zookeeper, settings.replica)
+        )
+        self.watchdog = Watchdog(self.history, self.keeper, self.counters, heard=self.chair.heard)
+        self.syncer = Syncer(own, changed=self._watch)
+        exits.callback(
+            self.counters.ask(
+                self._states, lambda: self.chair.waiting, lambda: self.election.is_degraded
+            )
+        )
         self.server = self._make_server()
         self.server.start()
-        exits.callback(self.postman.stop)
         exits.callback(self.server.stop)
-        self.postman.start()
         exits.callback(self.watchdog.stop)
         exits.callback(self.syncer.stop)
         self.syncer.use(settings.svn, settings.defaults)
-        self.watchdog.watch(self.targets)
+        self._watch_targets()
+        exits.callback(self.election.stop)
+        self.election.start()
 
     def _make_server(self) -> Server:
-        app = make_app(lambda: self.targets, self.history, self.health)
+        app = make_app(
+            lambda: self.targets,
+            self.history,
+            self.chair.ledger,
+            self.health,
+            self.election.cluster,
+        )
         server = make_server(
             self._configuration.config,
             app,
@@ -142,12 +179,15 @@ class Service:
             metrics=self._registry,
             **self._options,
         )
-        # None is critical: a lookout that cannot save or mail still watches, and shows it.
-        for name, problem in {
-            "history can be saved": lambda: self.keeper.error,
+        checks: dict[str, Callable[[], str | None]] = {
+            "history can be saved": lambda: self._unsaved,
             "configuration taken": lambda: self._refused,
-            "mail can be sent": lambda: self.postman.error,
-        }.items():
+            "mail can be sent": lambda: self.chair.postman.error if self.chair.postman else None,
+        }
+        if self._settings.zookeeper is not None:
+            checks["zookeeper"] = lambda: self.election.complaint
+        # None is critical: a lookout that cannot save, mail or judge still watches, and shows it.
+        for name, problem in checks.items():
             server.add_check(name, partial(_check, problem), critical=False, cache=0.0)
         return server
 
@@ -161,11 +201,17 @@ class Service:
     def _watch(self) -> None:
         with self._changing:
             if self._is_open:
-                self.watchdog.watch(self.targets)
+                self._watch_targets()
 
-    def _tell(self, incident: Incident) -> None:
-        self.postman.wake()  # the mail itself came into the outbox with the incident
-        self._announce(incident)
+    def _watch_targets(self) -> None:
+        targets = self.targets
+        self.watchdog.watch(targets)
+        self.chair.watch([target.name for target in targets])
+
+    @property
+    def _unsaved(self) -> str | None:
+        """Why something could not be saved."""
+        return self.keeper.error or self.chair.error
 
     def reload(self) -> None:
         """Read the configuration again and go on with it; with that of before if it is wrong.
@@ -193,16 +239,19 @@ class Service:
             new,
             name=old.name,
             state=old.state,
+            replica=old.replica,
+            zookeeper=old.zookeeper,
             web=old.web,
             log=replace(old.log, level=new.log.level),
         )
         logging.getLogger().setLevel(new.log.level)
-        self.history.limit(max_results=new.max_results, max_incidents=new.max_incidents)
+        self.history.limit(new.max_results)
+        self.chair.limit(new.max_incidents)
         self.keeper.every = new.save_every
         if new.mail != old.mail:
-            self.postman.use(new.mail)
+            self.chair.use(new.mail)
         self.syncer.use(new.svn, new.defaults)
-        self.watchdog.watch(self.targets)
+        self._watch_targets()
         log.info("configuration read again, watching %d targets", len(self.targets))
 
     def _states(self) -> list[State]:
@@ -215,6 +264,8 @@ class Service:
     def _close_keeper(self) -> None:
         if not self.keeper.close():
             self.failed = f"the last results are not saved: {self.keeper.error}"
+        elif self.chair.error is not None:
+            self.failed = f"the last incidents are not saved: {self.chair.error}"
 
     def health(self) -> dict[str, Any]:
         """What the service says about itself."""
@@ -223,8 +274,10 @@ class Service:
             complaints.append(
                 f"The configuration was not taken, the one of before stays: {self._refused}"
             )
-        if self.keeper.error:
-            complaints.append(f"The history cannot be saved: {self.keeper.error}")
+        if self._unsaved:
+            complaints.append(f"The history cannot be saved: {self._unsaved}")
+        if self.election.complaint:
+            complaints.append(self.election.complaint)
         if faults := count(self.counters.faults):
             complaints.append(f"lookout itself failed in {faults} probes; its log says how")
         complaints += self.syncer.complaints
@@ -232,17 +285,20 @@ class Service:
             complaints.append(
                 f"Not taken from svn, the configuration has targets of these names: {clashes}"
             )
-        complaints += self.postman.complaints
+        if postman := self.chair.postman:
+            complaints += postman.complaints
         return {
             "service": self._settings.name,
             "version": self._version,
             "uptime": round(time.monotonic() - self._started, 3),
             "complaints": complaints,
+            "replica": self._settings.replica,
+            "judge": self.election.status(),
             "mail": None
             if self._settings.mail is None
             else {
                 "sent": count(self.counters.sent),
-                "waiting": len(self.history.outbox),
+                "waiting": self.chair.waiting,
                 "given_up": count(self.counters.given_up),
             },
         }
@@ -259,6 +315,8 @@ def _fixed(old: Settings, new: Settings) -> dict[str, tuple[object, object]]:
     return {
         "service.name": (old.name, new.name),
         "service.state": (old.state, new.state),
+        "service.replica": (old.replica, new.replica),
+        "zookeeper": (old.zookeeper, new.zookeeper),
         **web,
         "log.file": (old.log.file, new.log.file),
         "log.json": (old.log.json, new.log.json),

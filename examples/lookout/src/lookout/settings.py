@@ -5,6 +5,7 @@ Whatever is wrong is a `ConfigError`: one line that cites the file and the line 
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,13 @@ from lookout.checks import (
     level,
     password,
     port,
+    replica,
     seconds,
     svn_file,
     svn_url,
     tls,
+    zookeeper_hosts,
+    zookeeper_path,
 )
 from lookout.judge import Rules
 from lookout.targets import Defaults, Target, refuse_unknown, targets_in
@@ -41,6 +45,7 @@ __all__ = [
     "MailSettings",
     "Settings",
     "SvnSettings",
+    "ZookeeperSettings",
     "make_server",
 ]
 
@@ -49,7 +54,8 @@ SHIPPED = Path(__file__).with_name("lookout.yml")
 # Every key there is: a misspelt one would otherwise be a default that nobody asked for. The server
 # knows those of `web` itself.
 KEYS: dict[str, set[str]] = {
-    "service": {"name", "state"},
+    "service": {"name", "state", "replica"},
+    "zookeeper": {"hosts", "prefix", "session_timeout"},
     "web": set(),
     "probes": {"interval", "timeout", "confirm", "recover", "exec_dir"},
     "history": {"results", "incidents", "save_every"},
@@ -103,6 +109,15 @@ class SvnSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ZookeeperSettings:
+    """Where the replicas agree on who judges."""
+
+    hosts: str
+    prefix: str = "/lookout"
+    session_timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """What goes into the log, and where that is; *file* None: stderr."""
 
@@ -117,6 +132,8 @@ class Settings:
 
     name: str
     state: Path
+    replica: str
+    zookeeper: ZookeeperSettings | None  # None: this is the only replica
     web: Mapping[str, Any]  # as it stands there; `make_server` knows what it means
     targets: tuple[Target, ...]
     defaults: Defaults
@@ -179,6 +196,8 @@ def _settings(config: Config) -> Settings:
     return Settings(
         name=config.get_value("service.name", "lookout", type=str),
         state=Path(config.get_value("service.state", type=str)),
+        replica=_replica(config),
+        zookeeper=_zookeeper(config),
         web=_web(config),
         targets=targets_in(config, defaults),
         defaults=defaults,
@@ -246,6 +265,22 @@ def _mail(config: Config) -> MailSettings | None:
         place = Place(at.file or "mail", at.line, at.column)
         raise ConfigError(f"mail: {error}", place) from None
     return mail
+
+
+def _replica(config: Config) -> str:
+    if config.get_value("service.replica", None) is None:
+        return socket.gethostname()
+    return config.get_value("service.replica", type=replica)
+
+
+def _zookeeper(config: Config) -> ZookeeperSettings | None:
+    if not config.get_value("zookeeper.hosts", None):
+        return None
+    return ZookeeperSettings(
+        config.get_value("zookeeper.hosts", type=zookeeper_hosts),
+        config.get_value("zookeeper.prefix", "/lookout", type=zookeeper_path),
+        config.get_value("zookeeper.session_timeout", 10.0, type=seconds),
+    )
 
 
 def _svn(config: Config) -> SvnSettings | None:

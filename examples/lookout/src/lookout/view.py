@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lookout.judge import State
+from lookout.ledger import Ledger
 from lookout.plot import percentile
 from lookout.records import History, Incident, Result
 from lookout.targets import Target
@@ -21,12 +22,16 @@ _SEVERITY = [State.DOWN, State.RECOVERING, State.SUSPECT, State.UNKNOWN, State.U
 
 
 def status(
-    targets: Sequence[Target], history: History, *, now: datetime | None = None
+    targets: Sequence[Target],
+    history: History,
+    ledger: Ledger,
+    *,
+    now: datetime | None = None,
 ) -> dict[str, Any]:
     """Every target with its last results, and the incidents, newest first."""
     now = now or datetime.now(UTC)
-    shown = [_target(target, history) for target in targets]
-    incidents = [_incident(i, now) for i in reversed(history.incidents)]
+    shown = [_target(target, history, ledger) for target in targets]
+    incidents = [_incident(i, now) for i in reversed(ledger.incidents)]
     states = {State(target["state"]) for target in shown}
     return {
         "at": now.isoformat(timespec="milliseconds"),
@@ -35,14 +40,15 @@ def status(
         "targets": shown,
         "open_incidents": [i for i in incidents if i["state"] == "open"],
         "incidents": incidents[:SHOWN_INCIDENTS],
+        "judged_by": ledger.judge,
     }
 
 
-def _target(target: Target, history: History) -> dict[str, Any]:
+def _target(target: Target, history: History, ledger: Ledger) -> dict[str, Any]:
     record = history.record(target.name)
     results = list(record.results)
     answered = [r.latency for r in results if r.status is not None]
-    incident = history.open_incident(target.name)
+    incident = ledger.open_incident(target.name)
     return {
         "name": target.name,
         "kind": target.kind,

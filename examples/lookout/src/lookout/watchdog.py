@@ -16,7 +16,7 @@ import gevent
 
 from lookout.counters import Counters
 from lookout.probe import probe
-from lookout.records import History, Incident, Result
+from lookout.records import History, Result
 from lookout.store import Keeper
 from lookout.targets import Target
 from sepelib.gevent import GreenThread
@@ -33,8 +33,7 @@ FIRST_WITHIN = 1.0  # seconds; the first probes are spread over them
 class Watchdog:
     """The probing threads of all targets.
 
-    announce: called with each incident that opens or closes, once it is on disk; also when the
-    disk fails, since a watchdog that keeps silent is the worse one.
+    heard: called with each target that was probed, its result being in the history; does not wait.
     """
 
     def __init__(
@@ -43,14 +42,14 @@ class Watchdog:
         keeper: Keeper,
         counters: Counters,
         *,
-        announce: Callable[[Incident], object],
+        heard: Callable[[Target], object],
         prober: Callable[[Target], Result] = probe,
         rng: random.Random | None = None,
     ) -> None:
         self._history = history
         self._keeper = keeper
         self._counters = counters
-        self._announce = announce
+        self._heard = heard
         self._prober = prober
         self._rng = rng or random.Random()
         self._threads: dict[Target, GreenThread] = {}
@@ -61,8 +60,8 @@ class Watchdog:
         self._end(set(self._threads).difference(targets))
         names = [target.name for target in targets]
         self._counters.watch_only(names)
-        for incident in self._history.watch_only(names, datetime.now(UTC)):
-            self._tell(incident)
+        self._history.watch_only(names, datetime.now(UTC))
+        self._keeper.touch()
         for target in targets:
             if target not in self._threads:
                 # A daemon: it is for `stop()` to end it, when its turn has come.
@@ -101,11 +100,5 @@ class Watchdog:
     def _take(self, target: Target, result: Result) -> None:
         self._counters.probed(target.name, result)
         self._keeper.touch()
-        incident = self._history.add(target.name, result, target.rules)
-        if incident is not None:
-            self._tell(incident)
-
-    def _tell(self, incident: Incident) -> None:
-        self._counters.told(incident)
-        self._keeper.flush()  # nobody hears of an incident that a kill -9 would undo
-        self._announce(incident)
+        self._history.add(target.name, result, target.rules)
+        self._heard(target)

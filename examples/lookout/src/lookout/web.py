@@ -12,6 +12,8 @@ from typing import Any
 import flask
 
 from lookout import plot, view
+from lookout.election import Away
+from lookout.ledger import Ledger
 from lookout.records import History
 from lookout.targets import Target
 from sepelib.flask import h
@@ -24,11 +26,14 @@ LONG_AGO = datetime.min.replace(tzinfo=UTC)
 def make_app(
     targets: Callable[[], Sequence[Target]],
     history: History,
+    ledger: Callable[[], Ledger],
     health: Callable[[], dict[str, Any]],
+    cluster: Callable[[], dict[str, Any] | None],
 ) -> flask.Flask:
-    """The WSGI application. *targets*: those of the moment.
+    """The WSGI application. *targets*, *ledger*: those of the moment.
 
     health: what lookout has to say about itself, added to the status.
+    cluster: who else there is; None where this is the only replica. May raise Away.
     """
     app = flask.Flask(__name__)
     h.errors.register(app)
@@ -45,7 +50,7 @@ def make_app(
     )
 
     def status(now: datetime | None = None) -> dict[str, Any]:
-        return view.status(targets(), history, now=now) | health()
+        return view.status(targets(), history, ledger(), now=now) | health()
 
     @app.get("/")
     def page() -> flask.Response:
@@ -74,6 +79,17 @@ def make_app(
         tag = h.etag(status(LONG_AGO) | {"uptime": None}, weak=True)
         h.not_modified_if(tag)
         return h.json_response(status(), ETag=tag)
+
+    @app.get("/api/v1/cluster")
+    @h.json_api
+    def api_cluster() -> flask.Response:
+        try:
+            found = cluster()
+        except Away as error:
+            raise h.errors.Unavailable(str(error)) from error
+        if found is None:
+            raise h.errors.NotFound("this is the only replica: no zookeeper is configured")
+        return h.json_response(found)
 
     @app.after_request
     def add_headers(response: flask.Response) -> flask.Response:

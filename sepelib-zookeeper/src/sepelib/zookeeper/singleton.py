@@ -31,6 +31,7 @@ from gevent.event import Event
 from gevent.monkey import get_original
 
 from sepelib.util.retry import Backoff
+from sepelib.zookeeper._identity import normal_path
 from sepelib.zookeeper._lease import Timings
 from sepelib.zookeeper._term import Fence, Leadership, OnSuspend, Term, say
 from sepelib.zookeeper.client import client_of
@@ -53,8 +54,9 @@ _POLL = 0.5
 _AT_LEAST = 1.0  # seconds that stop() waits, beside what a target may take
 _native_ident: Callable[[], int] = get_original("_thread", "get_ident")
 
-_STATE = ("zk_service_state", "What a singleton service does here.", ("service",))
-_RESTARTS = ("zk_service_restarts", "Targets of it that were started again.", ("service",))
+# Not "service": that is what a process calls all of its own series.
+_STATE = ("zk_service_state", "What a singleton service does here.", ("singleton",))
+_RESTARTS = ("zk_service_restarts", "Targets of it that were started again.", ("singleton",))
 
 
 class ServiceState(enum.Enum):
@@ -95,8 +97,9 @@ class SingletonService:
 
     *on_suspend*: out of contact with ZooKeeper, "wait" as long as the lease allows, or "stop" at
     once. *stop_timeout*: seconds that the target has to die, min(T / 5, 5) unless given; at most
-    T / 2. It is told by LockLost out of whatever it waits for, then by GreenletExit, again and
-    again. One that lives on when the lease is over: *fence* "kill" says so at CRITICAL and goes
+    T / 2. As long as the lease lasts it is told by LockLost out of whatever it waits for, then by
+    GreenletExit, again and again; when the lock is gone already, by GreenletExit from the start,
+    since another may lead (`Leadership.check()` tells why). One that lives on when the lease is over: *fence* "kill" says so at CRITICAL and goes
     on, "exit" ends the process at once (`os._exit`, status 70). Greenlets that the target has
     started are not ended: they have to ask `Leadership.check()`.
     *name* is for logs, metrics and `path_class` of the lock; the last part of *path* unless given.
@@ -129,7 +132,7 @@ class SingletonService:
             raise ValueError(f"stop_timeout is positive and finite, not {stop_timeout!r}")
         if not 0 < requeue_delay[0] <= requeue_delay[1] < float("inf"):
             raise ValueError(f"requeue_delay is (shortest, longest), not {requeue_delay!r}")
-        self.path = "/" + path.strip("/")
+        self.path = normal_path(path)
         self.name = name or self.path.rpartition("/")[2]
         self._client = client_of(client)
         self._target = target
