@@ -6,6 +6,9 @@ from typing import Any
 
 import gevent
 import pytest
+from kazoo.exceptions import ConnectionLoss
+
+from sepelib.zookeeper import ZookeeperMisused
 
 SESSION = 2.0  # as in conftest
 
@@ -106,6 +109,48 @@ def test_a_client_that_is_cut_all_the_time_keeps_its_session_and_its_answers(
     assert answered > 5
     assert (client.session.session_id, client.session.epoch) == (session, epoch)
     assert observer.exists("/mine")
+
+
+@pytest.mark.parametrize("direction", ["requests", "replies"])
+def test_a_reset_behind_whichever_byte_mixes_up_no_answers(
+    proxy: Any, observer: Any, flavour: Any, direction: str
+) -> None:
+    client = flavour.client(proxy.hosts, timeout=10.0)
+    for name in "abc":
+        observer.create(f"/{name}", name.encode() * 30)
+    session = client.session.session_id
+    for count in range(0, 400, 13):
+        proxy.reset_after(count, direction=direction)
+        # One after the other, as far as they come, so that the reset is behind all kinds of bytes.
+        for number in range(12):
+            name = "abc"[number % 3]
+            try:
+                answer = client.get(f"/{name}")
+            except ConnectionLoss:
+                break
+            assert answer[0] == name.encode() * 30
+        pending = {name: client.get_async(f"/{name}") for name in "abc"}
+        for name in "cab":
+            assert client.retry(client.get, f"/{name}")[0] == name.encode() * 30
+        for name, result in pending.items():
+            assert result.exception is not None or result.get()[0] == name.encode() * 30
+
+    assert (client.session.session_id, client.session.epoch) == (session, 1)
+
+
+def test_a_stop_ends_the_wait_for_a_lock_also_when_the_session_was_lost_before(
+    proxy: Any, flavour: Any
+) -> None:
+    client = flavour.client(proxy.hosts)
+    flavour.cut_off(client, proxy)
+    flavour.eventually(lambda: flavour.lost(client), 5.0, "it is not lost")
+    waiter = flavour.spawn(flavour.lock(client, "/lock").acquire)
+    gevent.sleep(0.1)
+
+    client.stop()
+
+    with pytest.raises(ZookeeperMisused):
+        flavour.result(waiter, 2.0, "it waits for a client that is stopped")
 
 
 def test_a_lost_answer_to_the_hello_costs_no_session(

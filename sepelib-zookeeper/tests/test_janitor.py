@@ -385,6 +385,16 @@ def test_the_sweep_deletes_what_nobody_knows_of(
     janitor.release(live)
 
 
+def test_the_first_claim_of_a_client_asks_the_server_nothing(
+    client: Client, janitor: Janitor, recorder: MemoryRecorder
+) -> None:
+    janitor.claim("/d")
+    gevent.sleep(0.05)
+    client.exists("/d")
+
+    assert {labels[0] for labels in recorder.series("zk_requests")} == {"exists"}
+
+
 def test_the_sweep_comes_after_a_reconnect(
     proxy: FlakyProxy, client: Client, observer: Client, janitor: Janitor
 ) -> None:

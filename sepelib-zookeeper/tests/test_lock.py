@@ -102,6 +102,13 @@ def test_places_are_read_out_of_the_names_of_all_kinds_of_contenders() -> None:
     ]
 
 
+def test_a_pattern_may_have_groups_of_its_own() -> None:
+    assert Queue([LOCK, "(-lock-|_(x)_)"]).order(["a-lock-0000000001", "b_x_0000000000"]) == [
+        Place("b_x_0000000000", "_x_", 0),
+        Place("a-lock-0000000001", "-lock-", 1),
+    ]
+
+
 @given(
     start=st.integers(-(2**31), 2**31 - 1),
     steps=st.lists(st.integers(1, 2**20), max_size=20),
@@ -591,6 +598,15 @@ def test_a_verify_during_which_the_lock_is_released_tells_of_no_loss(client: Cli
     assert not told and grant.reason is None
 
 
+def test_who_limits_no_request_may_ask_all_the_same(connect: Callable[..., Client]) -> None:
+    lock = Lock(connect(request_timeout=float("inf")), PATH, "me")
+    assert lock.acquire()
+
+    lock.verify()
+
+    assert [contender.identifier for contender in lock.contenders()] == ["me"]
+
+
 def test_a_holder_is_asked_once_to_let_go(client: Client, operator: Client) -> None:
     asked: list[Lock] = []
     lock = Lock(client, PATH, on_revoke=asked.append)
@@ -618,6 +634,42 @@ def test_a_parent_that_cannot_be_made_is_no_endless_wait(client: Client) -> None
 
     with pytest.raises(ZookeeperError, match="/ephemeral/jobs"):
         Lock(client, "/ephemeral/jobs").acquire(timeout=20.0)
+
+
+@pytest.mark.parametrize("path", ["", "/", "//", "/jobs/../nightly", "/jobs/./x", "/jobs\0"])
+def test_a_path_that_names_no_node_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="path"):
+        Lock(Client("127.0.0.1:1"), path)
+
+
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        (b"/jobs", {}),
+        (PATH, {"identifier": b"me"}),
+        (PATH, {"extra_lock_patterns": "-lock-"}),
+    ],
+)
+def test_what_is_of_another_type_is_refused(path: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="str"):
+        Lock(Client("127.0.0.1:1"), path, **options)
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "1"])
+def test_a_timeout_that_is_none_is_refused_and_leaves_nothing(client: Client, timeout: Any) -> None:
+    lock = Lock(client, PATH)
+
+    with pytest.raises((ValueError, TypeError), match="timeout"):
+        lock.acquire(timeout=timeout)
+
+    assert lock.acquire(timeout=10.0)
+    assert len(children(client)) == 1
+
+
+@pytest.mark.parametrize("spelling", ["jobs/nightly", "//jobs//nightly/"])
+def test_a_path_is_the_same_however_it_is_written(client: Client, spelling: str) -> None:
+    assert Lock(client, PATH).acquire()
+    assert not Lock(client, spelling).acquire(blocking=False)
 
 
 def test_a_plain_client_of_kazoo_is_refused(kazoo: KazooClient) -> None:

@@ -226,8 +226,10 @@ def test_an_acquire_after_a_freeze_longer_than_the_lease_keeps_its_time(
     assert lock.acquire(timeout=10.0)
     ask = waiter(Lock(client, PATH), operator, timeout=20.0) if waits else None
     claimed = len(client._janitor._guids)
+    told: list[bool] = []
+    client.session.subscribe(lambda: told.append(True))
     freeze(1.2 * T)
-    assert client.session.state is SessionState.CONNECTED  # or this tests nothing
+    assert not client.session.holds(client.session.epoch) and not told
 
     began = time.monotonic()
     with gevent.Timeout(10.0):

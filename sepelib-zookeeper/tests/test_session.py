@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sepelib.util.testing import MemoryRecorder
 from sepelib.zookeeper import Client, SessionState
 from sepelib.zookeeper._lease import Lease, Move, Timings
+from sepelib.zookeeper.session import Session
 from sepelib.zookeeper.testing import ZookeeperServer
 
 CONNECTED, SUSPENDED, LOST = SessionState.CONNECTED, SessionState.SUSPENDED, SessionState.LOST
@@ -104,6 +105,15 @@ def test_another_session_id_is_never_the_same_epoch() -> None:
     lease = connected()
     lease.disconnected(105.0)
     assert lease.connected(8, 10.0, 106.0, 106.1) == [Move(LOST, 1), Move(CONNECTED, 2)]
+
+
+def test_a_shorter_timeout_counts_from_the_request_that_asked_for_it() -> None:
+    lease = connected()
+    lease.disconnected(101.0)
+    assert lease.connected(7, 4.0, 102.0, 102.1) == [Move(CONNECTED, 1)]
+    assert lease.deadline == pytest.approx(105.6)
+    lease.disconnected(103.0)
+    assert lease.connected(7, 1.0, 103.1, 104.5) == [Move(CONNECTED, 1), Move(LOST, 1)]
 
 
 def test_who_was_told_that_it_is_over_is_not_told_otherwise_later() -> None:
@@ -364,6 +374,61 @@ def test_a_hub_blocked_for_longer_has_lost_its_lease(server: ZookeeperServer, ma
     assert not client.session.holds(1)
 
 
+def test_the_state_is_never_connected_when_the_lease_is_over(
+    server: ZookeeperServer, make: Any
+) -> None:
+    client = make(server.hosts)
+    history = History(client)
+    real_sleep(0.95 * T)
+    # No timer has had its turn yet.
+    assert (client.session.state, history.moves) == (LOST, [])
+    assert not client.session.wait(CONNECTED, 0.0)
+    assert client.session.wait(CONNECTED, 20.0)
+    assert history.moves[0] == (LOST, 1)
+    assert client.session.epoch == 2
+
+
+def test_the_next_ping_is_due_a_fifth_after_the_answer_to_the_last(
+    server: ZookeeperServer, make: Any
+) -> None:
+    client = make(server.hosts)
+    connection = client._connection
+    answers = 0
+    seen = connection._answered_at
+    while answers < 3:
+        gevent.sleep(0.01)
+        if connection._answered_at > seen:
+            seen = connection._answered_at
+            answers += 1
+            assert client._beat.due <= seen + client.session.timings.ping
+
+
+def test_who_stops_the_client_when_told_is_told_of_that_last() -> None:
+    session = Session()
+    told: list[tuple[SessionState, int]] = []
+
+    def stop() -> None:
+        if session.epoch == 2 and session.state is CONNECTED:
+            session._ended("closed")
+
+    session.subscribe(stop)
+    session.add_listener(lambda *move: told.append(move))
+    session._connected(7, 10.0, session.clock())
+    session._lease.deadline = session.clock()
+    session._answered(session.clock())
+    gevent.sleep(0)
+    assert told == [(CONNECTED, 1), (LOST, 1), (CONNECTED, 2), (LOST, 2)]
+
+
+def test_who_waits_in_a_lost_session_is_woken_by_the_stop() -> None:
+    client = Client("127.0.0.1:1")
+    client.start_async()
+    woken: list[SessionState] = []
+    client.session.subscribe(lambda: woken.append(client.session.state))
+    client.stop()
+    assert woken == [LOST]
+
+
 def test_a_process_that_stood_still_does_not_believe_in_its_old_lease(
     server: ZookeeperServer,
 ) -> None:
@@ -454,7 +519,7 @@ def test_wait_gives_up_in_its_time(server: ZookeeperServer, make: Any) -> None:
     client = make(server.hosts)
     assert client.session.wait()
     assert not client.session.wait(LOST, 0.05)
-    assert client.session._tells == client.session._tells[:1]  # the janitor's
+    assert len(client.session._wakes) == 1  # the janitor's
 
 
 def test_it_can_be_asked_from_any_thread(server: ZookeeperServer, make: Any) -> None:

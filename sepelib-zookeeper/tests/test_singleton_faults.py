@@ -55,11 +55,14 @@ class Host:
             while True:
                 self.lived.append(time.monotonic())
                 gevent.sleep(0.005)
-        except LockLost as error:
-            self.events.append(error.reason)
+        except (LockLost, gevent.GreenletExit):
+            self.lived.append(time.monotonic())
+            if leadership.lost.is_set():
+                with pytest.raises(LockLost) as error:
+                    leadership.check()
+                self.events.append(error.value.reason)
             raise
         finally:
-            self.lived.append(time.monotonic())
             self.died.set()
 
     def _stop(self) -> None:
@@ -449,6 +452,7 @@ def refuse_two_leaders(workers: list[Worker], kind: str) -> None:
         assert owners.setdefault(token, name) == name, f"one token for two: {token}"
 
 
+@pytest.mark.slow
 def test_there_are_never_two_leaders_whatever_happens_to_them(
     zookeeper: Any, exits: ExitStack, tmp_path: Path
 ) -> None:

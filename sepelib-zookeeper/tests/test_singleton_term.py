@@ -189,15 +189,17 @@ def test_on_suspend_stop_stops_at_once_and_wait_does_not() -> None:
 
 
 @pytest.mark.parametrize("reason", ["session", "deleted", "unverified"])
-def test_the_target_is_told_why_the_lock_was_lost(reason: str) -> None:
+def test_a_target_whose_lock_is_lost_has_no_error_to_swallow_and_can_ask_why(reason: str) -> None:
     caught: list[LockLost] = []
 
     def target(leadership: Leadership) -> None:
         try:
             leadership.lost.wait(LIMIT)
             gevent.sleep(LIMIT)
-        except LockLost as error:
-            caught.append(error)
+        except gevent.GreenletExit:
+            with pytest.raises(LockLost) as error:
+                leadership.check()
+            caught.append(error.value)
             raise
 
     with running(target) as run:
@@ -205,6 +207,32 @@ def test_the_target_is_told_why_the_lock_was_lost(reason: str) -> None:
         assert run.join().lost == reason
     assert [(error.path, error.reason) for error in caught] == [("/app/judge", reason)]
     assert run.leadership.lost.is_set() and run.term.error is None
+
+
+def test_a_target_is_not_left_its_time_when_nothing_is_left_of_the_lease() -> None:
+    target = Target()
+    with running(target, stop_timeout=LIMIT / 4) as run:
+        run.advance(100.0)  # as after a SIGSTOP
+        assert target.told == ["start", "GreenletExit"]
+
+
+@pytest.mark.parametrize("how", ["check", "sleep"])
+def test_a_target_that_swallows_its_loss_and_goes_on_at_once_dies(how: str) -> None:
+    def target(leadership: Leadership) -> None:
+        gevent.sleep(0)
+        until = time.monotonic() + LIMIT  # or it would never end
+        while time.monotonic() < until:
+            try:
+                leadership.check() if how == "check" else leadership.sleep(LIMIT)
+                gevent.sleep(0.001)
+            except LockLost:
+                continue
+
+    with running(target, stop_timeout=0.2) as run:
+        began = time.monotonic()
+        run.advance(8.81)
+        run.join()
+        assert time.monotonic() - began < LIMIT / 2
 
 
 def test_a_target_that_swallows_its_kills_is_killed_again_and_again() -> None:
@@ -295,7 +323,7 @@ def test_a_loss_during_a_stop_kills_at_once() -> None:
         turns()
         run.lock.lose("session")
         turns()
-        assert target.told == ["start", "LockLost"]
+        assert target.told == ["start", "GreenletExit"]
 
 
 def test_a_loss_while_the_stop_kills_is_shown_to_the_others_too() -> None:

@@ -7,7 +7,14 @@ from typing import Any
 
 import gevent
 import pytest
-from kazoo.exceptions import BadVersionError, ConnectionLoss, NodeExistsError, NoNodeError
+from kazoo.exceptions import (
+    AuthFailedError,
+    BadVersionError,
+    ConnectionLoss,
+    NodeExistsError,
+    NoNodeError,
+)
+from kazoo.protocol.states import KeeperState
 
 from sepelib.util.deadline import deadline
 from sepelib.util.testing import FlakyProxy, check_error
@@ -262,6 +269,21 @@ def test_a_lost_answer_is_unknown_and_is_not_sent_again(
     assert far.session.wait(timeout=10.0)
     far.sync("/")
     assert client.get("/counter")[1].version == 1
+
+
+def test_a_login_that_fails_meanwhile_leaves_the_outcome_unknown(
+    proxy: FlakyProxy, far: Client
+) -> None:
+    transaction = far.transaction()
+    transaction.create("/login")
+    proxy.hold_replies()
+    result = transaction.commit_async()
+    far._session_callback(KeeperState.AUTH_FAILED)
+
+    with pytest.raises(TransactionUnknown) as caught:
+        result.get(timeout=5.0)
+
+    assert isinstance(caught.value.__cause__, AuthFailedError)
 
 
 def test_retry_does_not_repeat_a_commit_without_an_answer(

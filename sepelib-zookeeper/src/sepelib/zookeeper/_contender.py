@@ -157,7 +157,6 @@ class Attempt:
         self._guid = ""
         self._epoch = 0
         self._node: Node | None = None
-        self._create: Any = None
         self._listing: Any = None
         self._watch: _Watch | None = None
         self._parents_made = 0
@@ -237,7 +236,7 @@ class Attempt:
         self._epoch = self._session.epoch
         self._guid = guid = self._client._janitor.claim(self._path)
         self._move(Phase.UNSURE)
-        self._create = self._client.create_async(
+        created = self._client.create_async(
             f"{self._path}/{guid}{self._marker}",
             self._data(guid),
             ephemeral=True,
@@ -245,10 +244,10 @@ class Attempt:
             include_data=True,
         )
         self._listing = self._client.get_children_async(self._path)
-        if not self._answered(self._create, self._listing):
+        if not self._answered(created, self._listing):
             return
         try:
-            path, stat = self._create.get_nowait()
+            path, stat = created.get_nowait()
         except UNANSWERED:
             return
         except NoNodeError:
@@ -390,13 +389,11 @@ class Attempt:
         """The create was refused: there is no node, and there will be none."""
         self._client._janitor.release(self._guid)
         self._guid = ""
-        self._create = None
 
     def _abandon(self) -> None:
         """Leave what we have, or may have, in the queue to be deleted. Never yields."""
         guid, self._guid = self._guid, ""
         node, self._node = self._node, None
-        self._create = None
         if not guid:
             return
         if node is not None:

@@ -250,17 +250,25 @@ class _Listener:
             self._client.remove_listener(self._function)
 
 
-def resolve(hosts: Iterable[tuple[str, int]], timeout: float) -> list[tuple[str, str, int]]:
+def resolve(
+    hosts: Iterable[tuple[str, int]], timeout: float, patience: float | None = None
+) -> list[tuple[str, str, int]]:
     """(name, address, port) for each address of *hosts*, in their order.
 
     Asked side by side, by gevent's resolver: the hub runs on, also in a process that is not
     patched. Left out, with a line in the log, are names unknown or unanswered after *timeout*
-    seconds.
+    seconds; after *patience* seconds already, when there is an answer for another one.
     """
     hosts = [(host.strip(), int(port)) for host, port in hosts]
     lookups = [gevent.spawn(_look_up, host, port) for host, port in hosts]
     try:
-        gevent.joinall(lookups, timeout=timeout)
+        waited = timeout if patience is None else min(patience, timeout)
+        gevent.joinall(lookups, timeout=waited)
+        if not any(isinstance(lookup.value, list) for lookup in lookups):
+            late = [lookup for lookup in lookups if not lookup.dead]
+            for lookup in gevent.iwait(late, timeout=timeout - waited):
+                if isinstance(lookup.value, list):
+                    break
     finally:
         gevent.killall(lookups, block=False)
     found: list[tuple[str, str, int]] = []
@@ -269,7 +277,7 @@ def resolve(hosts: Iterable[tuple[str, int]], timeout: float) -> list[tuple[str,
         if isinstance(addresses, Exception):
             _log.warning("%s cannot be resolved: %s", host, addresses)
         elif not isinstance(addresses, list):
-            _log.warning("%s is not resolved after %.3g s", host, timeout)
+            _log.warning("%s is not resolved in time", host)
         else:
             found += [(host, address, port) for address in addresses]
     return found

@@ -182,7 +182,8 @@ class Janitor:
                 leftover.due = now
                 leftover.delays = _BACKOFF.delays()
             place.wake.set()
-        self._sweep_now.set()
+        if self._places:
+            self._sweep_now.set()
 
     # The worker of a directory.
 

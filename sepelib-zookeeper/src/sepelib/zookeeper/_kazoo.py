@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import random
-from collections.abc import Iterator
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -61,6 +61,7 @@ _AUTH_XID = -4
 _NODE_EVENTS = (1, 2, 3, 4)  # created, deleted, changed, a child
 # The server's own limit, jute.maxbuffer, is 1 MB; listings may be larger.
 _MAX_REPLY = 1 << 28
+_RW_PAUSE = 0.5  # seconds between two searches for a server that takes writes
 
 # Between two beats, in seconds.
 _SOON = 0.02
@@ -91,7 +92,7 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
 
     def __init__(self, client: Client, retry: Any, **options: Any) -> None:
         super().__init__(client, retry, **options)
-        self.handler.create_connection = connect
+        self.handler.create_connection = self._open_socket
         self._stream: Any = None
         # Requests may be sent: the session is set up, and so are its logins.
         self._open = False
@@ -100,8 +101,9 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
         self._rw_search: Any = None
         self.connect_sent = 0.0
         self.timeout = 0.0  # T as negotiated, s
-        self._timings = Timings.of(0.0)
-        self._patience = math.inf  # with each step of a login
+        self._timings = Timings.of(client._session_timeout / 1000)
+        self._patience = 0.0  # with each step of setting up a connection, s
+        self._unheard = 0  # how often a server has not answered the first request, in a row
         self.trouble = ""
 
     # The life of the greenlet.
@@ -147,7 +149,8 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
 
     def _expand_client_hosts(self) -> list[tuple[str, str, int]]:
         client = self.client
-        found = resolve(client.hosts, client._session_timeout / 1000)
+        # A resolver whose first server is gone takes longer than one that is there.
+        found = resolve(client.hosts, client._session_timeout / 1000, self._timings.connect)
         if client.randomize_hosts:
             random.shuffle(found)
         if not found:
@@ -157,8 +160,7 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
     def _connect_attempt(self, host: str, hostip: str, port: int, retry: Any) -> Any:
         client = self.client
         if self._rw_server:
-            host, port = self._rw_server
-            hostip = host
+            host, hostip, port = self._rw_server
             self._rw_server = None
         if client._state != KeeperState.CONNECTING:
             client._session_callback(KeeperState.CONNECTING)
@@ -198,20 +200,33 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
         self._open = True
         self._answered_at = clock()
         if self.client._state == KeeperState.CONNECTED_RO:
-            self._rw_search = gevent.spawn(self._search_rw, self._ro_mode)
+            self._rw_search = gevent.spawn(self._search_rw)
         self.client._beat.by(self._answered_at)
         self.flush()
+
+    def _open_socket(self, address: tuple[str, int], timeout: object = None, **tls: Any) -> Any:
+        # Not as long as kazoo would wait: one host that is gone must not cost the session.
+        return connect(address, self._timings.connect, **tls)
 
     def _invoke(self, timeout: float, request: Any, xid: int | None = None) -> Any:
         if not isinstance(request, Connect):
             return super()._invoke(timeout, request, xid)
+        timings = self._timings
+        # A server that has just begun to listen may never answer; a slow one needs more time.
+        longest = max(timings.connect, timings.silence)
+        self._patience = min(timings.connect * 2**self._unheard, longest)
         self._stream = Stream(self._socket, self._check_process, self.flush)
         self.connect_sent = clock()
-        answer, zxid = super()._invoke(timeout, request, xid)
+        try:
+            answer, zxid = super()._invoke(self._patience, request, xid)
+        except KazooTimeoutError:
+            self._unheard = min(self._unheard + 1, 10)
+            raise
+        self._unheard = 0
         if answer.time_out > 0:  # 0 says: expired
             self.timeout = answer.time_out / 1000
             self._timings = Timings.of(self.timeout)
-            self._patience = self._timings.silence
+        self._patience = self._timings.silence
         return answer, zxid
 
     def _submit(self, request: Any, timeout: float, xid: int | None = None) -> None:
@@ -230,15 +245,29 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
         with gevent.Timeout(limit, KazooTimeoutError(f"no answer within {limit:.3g} s")):
             return bytes(self._stream.take(length))
 
-    def _search_rw(self, found: Iterator[Any]) -> None:
-        """Look for a server that takes writes, and leave the read-only one for it."""
+    def _search_rw(self) -> None:
+        """Look for a server that takes writes, and leave the read-only one for it.
+
+        kazoo asks the first host only, and waits for its answer without an end.
+        """
         while True:
-            gevent.sleep(0.2)
-            server = next(found)
-            if server:
-                self._rw_server = server
-                self.cut(_ServerFound("a server that takes writes was found"))
-                return
+            gevent.sleep(_RW_PAUSE)
+            for server in self._expand_client_hosts():
+                if self._takes_writes(server[1:]):
+                    self._rw_server = server
+                    self.cut(_ServerFound("a server that takes writes was found"))
+                    return
+
+    def _takes_writes(self, address: tuple[str, int]) -> bool:
+        limit = self._timings.connect
+        with (
+            suppress(OSError, KazooTimeoutError),
+            gevent.Timeout(limit, KazooTimeoutError),
+            closing(connect(address)) as sock,
+        ):
+            sock.sendall(b"isro")
+            return bool(sock.recv(16) == b"rw")
+        return False
 
     # A connection that is set up.
 
@@ -253,6 +282,7 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
             if header.xid == _PING_XID:
                 sent, self._ping_sent = self._ping_sent, None
                 self._note_answer(sent)
+                self.client._beat.by(self._answered_at + self._timings.ping)
             elif header.xid == _WATCH_XID:
                 self._note_event(data, offset)
             elif header.xid == _AUTH_XID:

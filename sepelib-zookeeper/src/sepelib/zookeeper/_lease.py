@@ -39,6 +39,9 @@ class Timings(NamedTuple):
     answer: float
     """What a request is given at least before silence counts."""
 
+    connect: float
+    """What each server is given, before the next one is tried."""
+
     margin: float
     """The lease ends so long before the server may end the session."""
 
@@ -56,6 +59,7 @@ class Timings(NamedTuple):
             ping=timeout / 5,
             silence=timeout / 2,
             answer=timeout * 0.3,
+            connect=min(max(timeout / 4, 0.3), 2.0),
             margin=margin,
             lease=timeout - margin,
             stop_timeout=min(timeout / 5, 5.0),
@@ -84,6 +88,9 @@ class Lease:
         moves = self.passed(now)
         if session_id != self.session_id:
             moves += self._lose()
+        if timeout < self.timeout:
+            # From this request on the server counts with the shorter one.
+            self.deadline = min(self.deadline, sent + Timings.of(timeout).lease)
         self.session_id = session_id
         self.timeout = timeout
         self.timings = Timings.of(timeout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sepelib.zookeeper._lease import SessionState
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sepelib.util.instrument import Recorder
     from sepelib.zookeeper.session import Session
 
-__all__ = ["RequestMeters", "SessionMeters", "op_name"]
+__all__ = ["RequestMeters", "SessionMeters", "described"]
 
 _OPS = {
     -11: "close",
@@ -37,9 +37,15 @@ _OPS = {
 }
 
 
-def op_name(op: int) -> str:
-    """What the requests of the type *op* are called in metrics and messages."""
+def _op_name(op: int) -> str:
     return _OPS.get(op, f"op_{op}")
+
+
+def described(request: Any) -> str:
+    """What *request* is called in messages, which have no values and no credentials."""
+    name = _op_name(request.type)
+    path = getattr(request, "path", None)
+    return f"{name} {path}" if path else name
 
 
 class RequestMeters:
@@ -65,10 +71,10 @@ class RequestMeters:
 
     def unanswered(self, op: int, result: str) -> None:
         """There will be no answer: *result* is "lost" or "timeout"."""
-        self._requests.labels(op_name(op), result).inc()
+        self._requests.labels(_op_name(op), result).inc()
 
     def _bind(self, op: int, ok: bool) -> tuple[Callable[..., None], ...]:
-        name = op_name(op)
+        name = _op_name(op)
         count = self._requests.labels(name, "ok" if ok else "error").inc
         return count, self._seconds.labels(name).observe
 

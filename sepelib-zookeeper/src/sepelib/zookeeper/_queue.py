@@ -47,6 +47,7 @@ class Queue:
         # Java writes the sequence as %010d: a negative one has nine or ten digits after its sign.
         markers = "|".join(dict.fromkeys(patterns))
         self._place = re.compile(rf"({markers})([0-9]{{10}}|-[0-9]{{9,10}})$")
+        self._sequence = self._place.groups  # the last group: a pattern may have some of its own
 
     def order(self, children: Iterable[str]) -> list[Place]:
         """The contenders among *children*, the one that came first at the head."""
@@ -54,7 +55,7 @@ class Queue:
         for child in children:
             match = self._place.search(child)
             if match is not None:
-                places.append(Place(child, match.group(1), int(match.group(2))))
+                places.append(Place(child, match.group(1), int(match.group(self._sequence))))
         if places:
             origin = places[0].sequence
             places.sort(key=lambda place: (_distance(place.sequence, origin), place.name))

@@ -10,6 +10,7 @@ from typing import Any
 from gevent.event import AsyncResult
 
 from sepelib.util.deadline import Deadline, DeadlineExceeded, clip
+from sepelib.zookeeper._meters import described
 from sepelib.zookeeper.errors import ZookeeperTimeout
 
 __all__ = ["Bounds", "Result"]
@@ -21,6 +22,7 @@ class Result(AsyncResult):  # type: ignore[type-arg]  # not subscriptable at run
     Its times are those of the session's clock.
     """
 
+    request: Any = None  # None for what takes several of them
     began = 0.0
     sent: float | None = None
 
@@ -47,10 +49,13 @@ class Result(AsyncResult):  # type: ignore[type-arg]  # not subscriptable at run
         try:
             limit = clip(timeout)
         except DeadlineExceeded as error:
-            raise ZookeeperTimeout(f"not waited for the answer: {error}") from error
+            raise ZookeeperTimeout(f"{self._text()}: not waited for: {error}") from error
         self.wait(limit)
         if not self.ready():
-            raise ZookeeperTimeout(f"no answer within the caller's {limit:.3g} s")
+            raise ZookeeperTimeout(f"{self._text()}: no answer within the caller's {limit:.3g} s")
+
+    def _text(self) -> str:
+        return "a request" if self.request is None else described(self.request)
 
 
 class Bounds:

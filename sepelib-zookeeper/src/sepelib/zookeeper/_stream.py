@@ -143,8 +143,10 @@ def connect(
     kazoo's own stops the hub of an unpatched process for the handshake, and leaves sockets open.
     """
     with gevent.Timeout(timeout, KazooTimeoutError("not connected in time")):
-        sock: Any = gevent.socket.create_connection(address)
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        sock: Any = gevent.socket.socket(family)
         try:
+            sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if use_ssl:
                 hostname = options.pop("hostname", None)

@@ -94,6 +94,7 @@ class Leadership:
         self._on_suspend = on_suspend
         self._ending = Event()  # one of the two
         self._reason: str | None = None
+        self._greenlet: object = None  # of the target
 
     def __repr__(self) -> str:
         return f"<Leadership of {self.path}, token 0x{self.token:x}, {self._lack() or 'held'}>"
@@ -104,8 +105,10 @@ class Leadership:
         return self._lack() is None
 
     def check(self) -> None:
-        """Raise LockLost unless `is_leader`."""
+        """Raise LockLost unless `is_leader`; then others run before, in the target's greenlet."""
         if (reason := self._lack()) is not None:
+            if gevent.getcurrent() is self._greenlet:
+                gevent.sleep(0)  # one that swallows it and goes on can be killed here
             raise LockLost(self.path, reason)
 
     def sleep(self, seconds: float) -> None:
@@ -117,7 +120,8 @@ class Leadership:
         self._ending.wait(seconds)
         if self.stopping.is_set():
             raise gevent.GreenletExit
-        self.check()
+        if (reason := self._lack()) is not None:
+            raise LockLost(self.path, reason)
 
     def transaction(self) -> Any:
         """One of the client that fails unless this leader's node is there. Raises LockLost."""
@@ -183,6 +187,7 @@ class Term:
         self._news = Event()
         self._greenlet: gevent.Greenlet[..., None] = gevent.Greenlet(self._call)
         self._greenlet.name = name
+        self.leadership._greenlet = self._greenlet
 
     @property
     def fields(self) -> dict[str, object]:
@@ -246,9 +251,11 @@ class Term:
         began = self._killed_at = time.monotonic()
         if (reason := self._lack()) is not None:
             self._lose(reason)
+        if reason is not None and self._lock.is_acquired:
             self._throw(LockLost(self.leadership.path, reason))
             step = self._stop_timeout / 2  # to clean up, before it is hurried
         else:
+            # Lost: another may lead already, so none who takes LockLost for one error of many.
             self._throw(gevent.GreenletExit())
             step = self._hurry
         self._told_ending()

@@ -6,6 +6,7 @@ greenlets of one hub.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -50,6 +51,13 @@ class Wait:
         self._loop = gevent.get_hub().loop
         self._interrupted = False
 
+    @classmethod
+    def for_answer(cls, path: str, timeout: float | None, default: float) -> Wait:
+        """Of a call whose *timeout* is, if None, the client's *default*, which may be infinite."""
+        if timeout is None and default < math.inf:
+            timeout = default
+        return cls(path, timeout)
+
     def wake(self, *_: object) -> None:
         """Let `until()` look again. Fits as a callback of results, watches and sessions."""
         self._woken.set()
@@ -84,7 +92,9 @@ class Wait:
     def breathe(self) -> None:
         """Between two rounds of a loop: however soon each is done, others run and time counts."""
         gevent.sleep(0)
-        self.until(lambda: self._end is None or time.monotonic() < self._end)
+        self.check()
+        if self._end is not None and time.monotonic() >= self._end:
+            self._give_up()
 
     def check(self) -> None:
         """Raise Interrupted when that has been asked for."""

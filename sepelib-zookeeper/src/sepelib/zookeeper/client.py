@@ -6,7 +6,8 @@
 
 It is kazoo's client, with its names, signatures and errors. What differs: `session` knows when the
 session is lost; every request ends within `request_timeout`, whatever the connection does;
-`start()` raises an Exception, `stop()` ends soon and is legal everywhere.
+`start()` raises an Exception, `stop()` ends soon and is legal everywhere. Recipes as attributes
+(`client.Lock`) are kazoo's own too: those which know the session are `sepelib.zookeeper.Lock` etc.
 
 Sharing: for the greenlets of one hub. From other threads `stop()`, `close()` and what `session`
 allows; all else raises ZookeeperMisused there, and in a forked process.
@@ -22,7 +23,12 @@ import gevent
 import gevent.event
 import gevent.monkey
 from kazoo.client import KazooClient
-from kazoo.exceptions import AuthFailedError, ConnectionClosedError, ConnectionLoss
+from kazoo.exceptions import (
+    AuthFailedError,
+    ConnectionClosedError,
+    ConnectionLoss,
+    SessionExpiredError,
+)
 from kazoo.protocol.states import KeeperState
 
 from sepelib.util.deadline import DeadlineExceeded, clip, deadline
@@ -31,7 +37,7 @@ from sepelib.zookeeper._beat import Beat
 from sepelib.zookeeper._handler import Handler, ListenersMixin
 from sepelib.zookeeper._janitor import Janitor
 from sepelib.zookeeper._kazoo import Connection, QuietLogger
-from sepelib.zookeeper._meters import RequestMeters, SessionMeters, op_name
+from sepelib.zookeeper._meters import RequestMeters, SessionMeters, described
 from sepelib.zookeeper._requests import RequestsMixin
 from sepelib.zookeeper._result import Bounds, Result
 from sepelib.zookeeper.errors import SessionLost, ZookeeperMisused, ZookeeperTimeout
@@ -139,6 +145,11 @@ class Client(ListenersMixin, RequestsMixin, KazooClient):  # type: ignore[misc]
             return self._request_timeout
         return self.session.timeout or self._session_timeout / 1000
 
+    @property
+    def client_state(self) -> Any:
+        """kazoo's KeeperState; CLOSED from the call of `stop()` on."""
+        return KeeperState.CLOSED if self._stopped.is_set() else self._state
+
     def check_thread(self, what: str) -> None:
         """Raise ZookeeperMisused where *what* cannot work: another thread, a forked process."""
         if _get_ident() != self._thread:
@@ -180,6 +191,8 @@ class Client(ListenersMixin, RequestsMixin, KazooClient):  # type: ignore[misc]
         if routine is not None and routine.dead:
             self.stop()
         self._join_ending()
+        if self._ending is not None and not self._ending.dead:
+            raise ZookeeperMisused("start() came where it cannot wait for the end of a stop()")
         if self._stopped.is_set():
             self._ending = None
             self._failure = None
@@ -189,6 +202,8 @@ class Client(ListenersMixin, RequestsMixin, KazooClient):  # type: ignore[misc]
             self.handler.start()
             self._beat.start()
             self._connection.start()
+            # Requests may come now, and wait for the connection.
+            self._session_callback(KeeperState.CONNECTING)
         return self._live
 
     def stop(self) -> None:
@@ -227,7 +242,7 @@ class Client(ListenersMixin, RequestsMixin, KazooClient):  # type: ignore[misc]
         try:
             if self.chroot and not self.exists("/"):
                 _log.warning("the chroot %s does not exist: make it before use", self.chroot)
-        except ConnectionLoss:
+        except (ConnectionLoss, SessionExpiredError):
             pass  # connected it was; the next request tells
 
     def _stop_here(self) -> None:
@@ -235,6 +250,8 @@ class Client(ListenersMixin, RequestsMixin, KazooClient):  # type: ignore[misc]
             self._join_ending()
             return
         self._stopped.set()
+        # Before the request for it leaves: once that is done, others have what we held.
+        self.session._ended("closed")
         # In a greenlet of its own: whatever happens to the caller, it comes to its end.
         self._ending = gevent.spawn(self._end)
         try:
@@ -303,7 +320,8 @@ class Client(ListenersMixin, RequestsMixin, KazooClient):  # type: ignore[misc]
 
     def _call(self, request: Any, async_object: Result) -> bool | None:
         self.check_thread("a client")
-        if self._state in _REFUSED:
+        async_object.request = request
+        if self._state in _REFUSED or self._stopped.is_set():
             async_object.set_exception(self._refusal())
             return False
         now = clock()
@@ -319,22 +337,20 @@ class Client(ListenersMixin, RequestsMixin, KazooClient):  # type: ignore[misc]
         """Why there will be no connection, or none of this session."""
         if self._failure is not None:
             return self._failure
-        state = self._state.lower().replace("_", " ")
-        return _REFUSED[self._state](
-            f"not connected to {self._hosts_text()}: the client is {state}"
-        )
+        state: str = self.client_state
+        text = state.lower().replace("_", " ")
+        kind: type[Exception] = _REFUSED.get(state, ConnectionClosedError)
+        return kind(f"not connected to {self._hosts_text()}: the client is {text}")
 
     def _timed_out(self, request: Any, result: Result) -> ZookeeperTimeout:
         self._meters.unanswered(request.type, "timeout")
-        what = op_name(request.type)
-        path = getattr(request, "path", None)
-        place = f"{what} {path}" if path else what
         waited = clock() - result.began
         if result.sent is None:
             reason = f"not sent within {waited:.3g} s: no connection to {self._hosts_text()}"
         else:
-            reason = f"no answer within {waited:.3g} s"
-        return ZookeeperTimeout(f"{place}: {reason}", maybe_executed=result.sent is not None)
+            reason = f"no answer within {waited:.3g} s from {self._hosts_text()}"
+        sent = result.sent is not None
+        return ZookeeperTimeout(f"{described(request)}: {reason}", maybe_executed=sent)
 
     def _run_retry(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         """kazoo's, within the current deadline too."""
@@ -354,7 +370,8 @@ class Client(ListenersMixin, RequestsMixin, KazooClient):  # type: ignore[misc]
             if not result.ready():
                 self._meters.unanswered(request.type, "lost")
                 fate = "no answer came before the end of" if result.sent else "not sent before"
-                result.set_exception(kind(f"{op_name(request.type)}: {fate} the connection"))
+                connection = f"the connection to {self._hosts_text()}"
+                result.set_exception(kind(f"{described(request)}: {fate} {connection}"))
 
     # What the connection tells.
 
@@ -363,6 +380,11 @@ class Client(ListenersMixin, RequestsMixin, KazooClient):  # type: ignore[misc]
         return min(self.session.due, self._connection.beat(now), self._bounds.sweep(now))
 
     def _session_callback(self, state: Any) -> None:
+        if not self._stopped.is_set():  # That was the session's end.
+            self._tell_session(state)
+        super()._session_callback(state)
+
+    def _tell_session(self, state: Any) -> None:
         session = self.session
         if state == KeeperState.CONNECTED:
             if session.epoch:
@@ -379,7 +401,6 @@ class Client(ListenersMixin, RequestsMixin, KazooClient):  # type: ignore[misc]
             session._ended("authentication has failed")
         else:
             session._ended("closed")
-        super()._session_callback(state)
 
 
 def client_of(client: object) -> Client:

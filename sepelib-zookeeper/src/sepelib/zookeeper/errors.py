@@ -4,7 +4,7 @@
     ├── ZookeeperError        any of these
     │   ├── ZookeeperTimeout      no answer in time (a DeadlineExceeded, kazoo's ConnectionLoss)
     │   ├── SessionLost           the session is over (kazoo's SessionExpiredError)
-    │   ├── TransactionError      no operation of the transaction was done; has all results
+    │   ├── TransactionError      refused, and none of it done; or unanswered, and unknown
     │   ├── LockTimeout           not granted in time (a DeadlineExceeded)
     │   ├── LockNotAcquired       a `with` got no lock, or it is not held
     │   ├── LockLost              the lock was held and is not any more
@@ -78,10 +78,11 @@ class SessionLost(ZookeeperError, SessionExpiredError):  # type: ignore[misc]
 
 
 class TransactionError(ZookeeperError):
-    """No operation was done. *results* are those of the operations, in order: all of them errors.
+    """TransactionRefused: no operation was done. TransactionUnknown: all of them, or none.
 
-    The operation that was refused has the error of its own, the others RolledBackError (before it)
-    or RuntimeInconsistency (behind it).
+    *results* are those of the operations, in order: when it was refused, all of them errors. The
+    operation that was refused has the error of its own, the others RolledBackError (before it) or
+    RuntimeInconsistency (behind it). None when there was no answer.
     """
 
     def __init__(self, results: Sequence[Any], /) -> None:

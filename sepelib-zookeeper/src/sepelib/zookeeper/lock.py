@@ -34,9 +34,9 @@ from kazoo.exceptions import KazooException
 from sepelib.util.deadline import DeadlineExceeded
 from sepelib.zookeeper._contender import UNANSWERED, Attempt, Node
 from sepelib.zookeeper._grant import Grant, Strike, Tenure
-from sepelib.zookeeper._identity import Contender, ask, contenders, identity
+from sepelib.zookeeper._identity import Contender, ask, contenders, identity, normal_path
 from sepelib.zookeeper._lock_meters import LockMeters
-from sepelib.zookeeper._queue import LOCK, Queue, nearest
+from sepelib.zookeeper._queue import LOCK, Blocker, Queue, nearest
 from sepelib.zookeeper._wait import Busy, TimeIsUp, Turns, Wait
 from sepelib.zookeeper.client import Client, client_of
 from sepelib.zookeeper.errors import (
@@ -89,7 +89,9 @@ class Lock:
         path_class: str = "",
     ) -> None:
         self._client = client_of(client)
-        self.path = "/" + path.strip("/")
+        self.path = normal_path(path)
+        if isinstance(extra_lock_patterns, str):
+            raise TypeError("extra_lock_patterns are several, not one str")
         self._queue = Queue((self._MARKER, *self._RIVALS, *extra_lock_patterns))
         self._data = identity(identifier)
         self._on_lost = on_lost
@@ -169,6 +171,7 @@ class Lock:
                 extra=grant.fields(),
             )
         except BaseException:  # a handler may yield
+            self._own.pop(gevent.getcurrent(), None)
             grant.release()
             raise
 
@@ -178,11 +181,14 @@ class Lock:
             self.path,
             self._MARKER,
             self._queue,
-            nearest(self._IGNORED),
+            self._blocker(wait),
             self._data,
             wait,
             container=self._container,
         )
+
+    def _blocker(self, wait: Wait) -> Blocker:
+        return nearest(self._IGNORED)
 
     def _hold(self, node: Node, wait: Wait) -> Grant:
         on_revoke = self._on_revoke
@@ -242,6 +248,10 @@ class Lock:
 
         Local, without a request, for any thread. For a greenlet that has acquired it and not
         released it: whether that grant of its own holds.
+        Exact against silence, pauses and partitions: False before another can be granted it. What
+        somebody else ends on the servers (the session closed by force, the node deleted) is known
+        when the connection says so, some milliseconds later; `fencing_token` and `transaction()`
+        are exact always.
         """
         grant = self._current()
         return grant is not None and grant.held
@@ -286,7 +296,7 @@ class Lock:
         grant = self._granted()
         grant.check()
         client, node = self._client, grant.node
-        wait = Wait(self.path, client.request_timeout if timeout is None else timeout)
+        wait = Wait.for_answer(self.path, timeout, client.request_timeout)
         try:
             # After a sync, since the server may lag behind the one that has deleted the node.
             answers = client.sync_async(node.path), client.exists_async(node.path)

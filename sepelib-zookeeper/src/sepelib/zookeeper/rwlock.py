@@ -27,7 +27,7 @@ from typing import Any, ClassVar, TypedDict, Unpack
 import gevent
 from kazoo.exceptions import NodeExistsError, NoNodeError
 
-from sepelib.zookeeper._contender import UNANSWERED, Attempt, Node
+from sepelib.zookeeper._contender import UNANSWERED, Node
 from sepelib.zookeeper._grant import Grant
 from sepelib.zookeeper._queue import LOCK, READ, Blocker, Place
 from sepelib.zookeeper._wait import TimeIsUp, Wait
@@ -93,11 +93,9 @@ class ReadLock(_Shared):
     _OTHER = LOCK
     _ADVICE = "this greenlet holds the write lock: downgrade() makes it a read lock"
 
-    def _attempt(self, wait: Wait) -> Attempt:
-        attempt = super()._attempt(wait)
-        if wait.blocking:
-            attempt._blocker = self._unless_hopeless(attempt._blocker)
-        return attempt
+    def _blocker(self, wait: Wait) -> Blocker:
+        blocker = super()._blocker(wait)
+        return self._unless_hopeless(blocker) if wait.blocking else blocker
 
     def _unless_hopeless(self, blocker: Blocker) -> Blocker:
         def checked(ahead: Sequence[Place]) -> Place | None:
@@ -148,7 +146,7 @@ class WriteLock(_Shared):
         self._client.check_thread("WriteLock.downgrade()")
         write = self._granted()
         write.check()
-        wait = Wait(self.path, self._client.request_timeout if timeout is None else timeout)
+        wait = Wait.for_answer(self.path, timeout, self._client.request_timeout)
         node = self._make_read_node(write, wait)
         # No yield up to the release.
         reader = self._reader()

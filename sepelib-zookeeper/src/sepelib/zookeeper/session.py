@@ -16,7 +16,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from logging import getLogger
 
 import gevent.event
@@ -46,7 +47,10 @@ class Session:
 
     def __init__(self) -> None:
         self._lease = Lease()
-        self._tells: list[Callable[[Move], object]] = []
+        self._listeners: list[Callable[[Move], object]] = []
+        self._wakes: list[Callable[[], object]] = []
+        self._untold: deque[tuple[Move | None, str]] = deque()
+        self._telling = False
         self._pid = os.getpid()
         self._warned_at = 0.0
 
@@ -55,8 +59,9 @@ class Session:
 
     @property
     def state(self) -> SessionState:
-        """As last moved; a lease that is over shows within milliseconds, in `holds()` at once."""
-        return self._lease.state
+        """LOST as soon as the lease is over; who listens is told when the hub has its next turn."""
+        lease = self._lease
+        return lease.state if lease.holds(lease.epoch, clock()) else SessionState.LOST
 
     @property
     def epoch(self) -> int:
@@ -130,10 +135,10 @@ class Session:
         def post(move: Move) -> None:
             lane.post(lambda: callback(*move), f"the session's listener {name}")
 
-        forget = self._add(post)
+        self._listeners = [*self._listeners, post]
 
         def remove() -> None:
-            forget()
+            self._listeners = [other for other in self._listeners if other is not post]
             lane.clear()
 
         return remove
@@ -141,15 +146,17 @@ class Session:
     def subscribe(self, wake: Callable[[], object]) -> Callable[[], None]:
         """Call *wake* at once at each change, wherever that is; the result removes it.
 
-        For recipes: *wake* must not block or use the client; it sets an event.
+        Also when the client ends for good, were the session lost before. For recipes: *wake* must
+        not block or use the client; it sets an event.
         """
-        return self._add(lambda move: wake())
 
-    def _add(self, tell: Callable[[Move], object]) -> Callable[[], None]:
-        self._tells = [*self._tells, tell]
+        def call() -> None:
+            wake()
+
+        self._wakes = [*self._wakes, call]
 
         def remove() -> None:
-            self._tells = [other for other in self._tells if other is not tell]
+            self._wakes = [other for other in self._wakes if other is not call]
 
         return remove
 
@@ -191,7 +198,7 @@ class Session:
         self._tell(self._lease.disconnected(clock()), reason)
 
     def _ended(self, reason: str) -> None:
-        self._tell(self._lease.ended(), reason)
+        self._tell(self._lease.ended() or [None], reason)
 
     def _passed(self, now: float) -> None:
         moves = self._lease.passed(now)
@@ -213,14 +220,28 @@ class Session:
                 extra=self._extra(),
             )
 
-    def _tell(self, moves: list[Move], reason: str) -> None:
-        for move in moves:
+    def _tell(self, moves: Sequence[Move | None], reason: str) -> None:
+        """Tell all of *moves*; None is for those who only wake."""
+        self._untold += [(move, reason) for move in moves]
+        if self._telling:  # Somebody who was told stops the client: that is told to all next.
+            return
+        self._telling = True
+        try:
+            while self._untold:
+                self._tell_one(*self._untold.popleft())
+        finally:
+            self._telling = False
+
+    def _tell_one(self, move: Move | None, reason: str) -> None:
+        if move is not None:
             self._log_move(move, reason)
-            for tell in self._tells:
-                try:
-                    tell(move)
-                except Exception:
-                    _log.exception("a subscriber of the session has failed")
+            for post in self._listeners:
+                post(move)
+        for wake in self._wakes:
+            try:
+                wake()
+            except Exception:
+                _log.exception("a subscriber of the session has failed")
 
     def _log_move(self, move: Move, reason: str) -> None:
         if move.state is SessionState.LOST:

@@ -99,9 +99,10 @@ class SingletonService:
     once. *stop_timeout*: seconds that the target has to die, min(T / 5, 5) unless given; at most
     T / 2. As long as the lease lasts it is told by LockLost out of whatever it waits for, then by
     GreenletExit, again and again; when the lock is gone already, by GreenletExit from the start,
-    since another may lead (`Leadership.check()` tells why). One that lives on when the lease is over: *fence* "kill" says so at CRITICAL and goes
-    on, "exit" ends the process at once (`os._exit`, status 70). Greenlets that the target has
-    started are not ended: they have to ask `Leadership.check()`.
+    since another may lead (`Leadership.check()` tells why). One that lives on when
+    the lease is over: *fence* "kill" says so at CRITICAL and goes on, "exit" ends the process at
+    once (`os._exit`, status 70). Greenlets that the target has started are not ended: they have to
+    ask `Leadership.check()`.
     *name* is for logs, metrics and `path_class` of the lock; the last part of *path* unless given.
 
     Stop the service before its client: a client stopped under it gives the lead away at once, and

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn, Self
 
 from kazoo.exceptions import (
+    AuthFailedError,
     ConnectionClosedError,
     ConnectionLoss,
     OperationTimeoutError,
@@ -31,6 +32,7 @@ from sepelib.zookeeper.errors import TransactionError, ZookeeperMisused
 __all__ = ["Transaction", "TransactionRefused", "TransactionUnknown"]
 
 _NO_ANSWER = (
+    AuthFailedError,
     ConnectionClosedError,
     ConnectionLoss,
     OperationTimeoutError,
