@@ -36,9 +36,9 @@ from kazoo.exceptions import (
 )
 from kazoo.protocol.states import KeeperState
 
-from sepelib.zookeeper._handler import Wake
 from sepelib.zookeeper._queue import Blocker, Place, Queue
 from sepelib.zookeeper._wait import Busy, Wait
+from sepelib.zookeeper._watch import Watch
 from sepelib.zookeeper.errors import ConfigurationError, ZookeeperError, ZookeeperMisused
 from sepelib.zookeeper.session import SessionState
 
@@ -158,7 +158,7 @@ class Attempt:
         self._epoch = 0
         self._node: Node | None = None
         self._listing: Any = None
-        self._watch: _Watch | None = None
+        self._watch: Watch | None = None
         self._parents_made = 0
         self.most_ahead = 0
         """How many contenders were before us at most."""
@@ -343,10 +343,10 @@ class Attempt:
                 self._move(Phase.GRANTED)
 
     def _wait_for(self, place: Place) -> None:
-        watch = self._watch
-        if watch is None or watch.fired or watch.name != place.name:
+        watch, path = self._watch, f"{self._path}/{place.name}"
+        if watch is None or watch.fired or watch.path != path:
             self._unwatch()
-            watch = self._watch = _Watch(self._client, self._path, place.name, self._wait.wake)
+            watch = self._watch = Watch(self._client, path, self._wait.wake)
             if not self._answered(watch.answer):
                 return
             try:
@@ -406,28 +406,6 @@ class Attempt:
         session = f"0x{self._session.session_id:x}"
         token = None if self._node is None else self._node.token
         return {"path": self._path, "guid": self._guid, "session": session, "token": token}
-
-
-class _Watch:
-    """A watch on one contender, which fires once or is removed."""
-
-    def __init__(self, client: Client, directory: str, name: str, wake: Callable[[], None]) -> None:
-        self.name = name
-        self.fired = False
-        self._wake = wake
-        self._client = client
-        self._path = f"{directory}/{name}"
-        self._watch = Wake(self._fire)
-        self.answer: Any = client.get_async(self._path, self._watch)
-
-    def _fire(self) -> None:
-        self.fired = True
-        self._wake()
-
-    def remove(self) -> None:
-        """Leave no watch behind, here or on the server. Never yields."""
-        if not self.fired:
-            self._client.remove_watches_async(self._path, self._watch)
 
 
 def _words(error: Exception) -> str:

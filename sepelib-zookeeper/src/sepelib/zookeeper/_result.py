@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gevent.event import AsyncResult
+from kazoo.exceptions import ConnectionLoss
 
 from sepelib.util.deadline import Deadline, DeadlineExceeded, clip
 from sepelib.zookeeper._meters import described
@@ -25,6 +26,19 @@ class Result(AsyncResult):  # type: ignore[type-arg]  # not subscriptable at run
     request: Any = None  # None for what takes several of them
     began = 0.0
     sent: float | None = None
+    behind: Result | None = None
+    """The request of which this tells the outcome in other words."""
+
+    @property
+    def left(self) -> bool:
+        """Whether the request has left this process."""
+        return (self.behind or self).sent is not None
+
+    def withdraw(self) -> None:
+        """Let it not be sent any more, if it has not been yet."""
+        asked = self.behind or self
+        if asked.sent is None:
+            asked.set_exception(ConnectionLoss("given up before it was sent"))
 
     def set(self, value: Any = None) -> None:
         """Store *value*, unless it has ended already."""

@@ -36,9 +36,18 @@ class Wait:
     server's word only, not for other contenders or for a connection.
     """
 
-    def __init__(self, path: str, timeout: float | None = None, *, blocking: bool = True) -> None:
+    def __init__(
+        self,
+        path: str,
+        timeout: float | None = None,
+        *,
+        blocking: bool = True,
+        what: str = "lock",
+    ) -> None:
         limit = clip(timeout)
         self.path = path
+        self.what = what
+        """Of which recipe, for what is said."""
         self.started = time.monotonic()
         # Zero asks to try once, as it does elsewhere: the answers to that are waited for.
         self.blocking = blocking and timeout != 0
@@ -99,12 +108,13 @@ class Wait:
     def check(self) -> None:
         """Raise Interrupted when that has been asked for."""
         if self._interrupted:
-            raise Interrupted(self.path)
+            raise Interrupted(self.path, self.what)
 
     def _give_up(self) -> None:
         if self._by_deadline:
             raise DeadlineExceeded(
-                f"lock {self.path}: not granted in the {self.waited():.3g} s that the deadline left"
+                f"{self.what} {self.path}: nothing came in the {self.waited():.3g} s "
+                "that the deadline left"
             )
         raise TimeIsUp
 

@@ -95,6 +95,7 @@ class Client(ListenersMixin, RequestsMixin, KazooClient):  # type: ignore[misc]
         self._thread = _get_ident()
         self._pid = os.getpid()
         self._ending: Any = None
+        self._create_request: Any = None
         self._beat = Beat(self._hub, self._run_beat)
         handler = Handler(recorder)
         limit = timeout if request_timeout is None else request_timeout
@@ -301,8 +302,17 @@ class Client(ListenersMixin, RequestsMixin, KazooClient):  # type: ignore[misc]
         include_data: bool = False,
     ) -> Any:
         """As kazoo's."""
+        self._create_request = None
         result = super().create_async(path, value, acl, ephemeral, sequence, makepath, include_data)
-        return self._bound(result, "create", path) if makepath else result
+        if makepath:
+            return self._bound(result, "create", path)
+        result.behind = self._create_request
+        return result
+
+    def _create_async_inner(self, *args: Any, **kwargs: Any) -> Any:
+        # kazoo's result of a create is one that waits for the request's.
+        self._create_request = super()._create_async_inner(*args, **kwargs)
+        return self._create_request
 
     def ensure_path_async(self, path: str, acl: Any = None) -> Any:
         """As kazoo's."""

@@ -139,14 +139,15 @@ class LockLost(ZookeeperError):
 
 
 class Interrupted(ZookeeperError):
-    """The wait for the lock at *path* was ended by `interrupt()` or `cancel()`."""
+    """The wait for *what* is at *path* was ended by `interrupt()` or `cancel()`."""
 
-    def __init__(self, path: str, /) -> None:
-        super().__init__(path)
+    def __init__(self, path: str, what: str = "lock", /) -> None:
+        super().__init__(path, what)
         self.path = path
+        self.what = what
 
     def __str__(self) -> str:
-        return f"lock {self.path}: the wait was interrupted"
+        return f"{self.what} {self.path}: the wait was interrupted"
 
 
 class WouldDeadlock(ZookeeperError):

@@ -208,6 +208,7 @@ class Transaction:
         if answer is None:
             result.set([])
             return result
+        result.behind = answer
 
         def settle(answer: Any) -> None:
             failure = answer.exception
@@ -246,8 +247,7 @@ class Transaction:
 
     def _end_unanswered(self, answer: Any) -> None:
         if answer.sent is None:
-            # What has ended is not sent any more.
-            answer.set_exception(ConnectionLoss("given up before it was sent"))
+            answer.withdraw()
             self._state = _State.UNKNOWN if self._sent_before else _State.OPEN
         else:
             self._state = _State.UNKNOWN
