@@ -4,6 +4,7 @@ Imports no distribution: each is tested alone, in an environment that has only w
 """
 
 import os
+import signal
 import sys
 
 import pytest
@@ -11,6 +12,9 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "whole: concerns several distributions (set by conftest)")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Of a job that a shell has put into the background; the children of tests are to hear it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("TOX_ENV_NAME"):
         _refuse_the_source_tree()
     if os.environ.get("SEPELIB_WORLD") == "green":
