@@ -18,7 +18,7 @@ def flavour(request):
 def test_that_they_are_wrong(flavour):
     assert flavour == "ours", "theirs says 2"
 
-@pytest.mark.peer("theirs", "X2")
+@pytest.mark.peer("theirs", "X-HANG")
 @pytest.mark.parametrize("how", ["silently"])
 def test_that_they_hang(flavour, how):
     while flavour != "ours":
@@ -56,13 +56,13 @@ def peers(folder: Path, *arguments: str) -> tuple[int, list[str]]:
 
 
 def test_defects_that_show_end_with_status_0(tmp_path: Path) -> None:
-    status, lines = peers(tmp_path, "X1", "X2")
+    status, lines = peers(tmp_path, "X1", "X-HANG")
 
     assert status == 0
     assert lines[:4] == [
-        "X1   theirs     that they are wrong",
+        "X1, theirs: that they are wrong",
         "fails: theirs says 2",
-        "X2   theirs     that they hang (silently)",
+        "X-HANG, theirs: that they hang (silently)",
         "fails: hung for 5 s",
     ]
 

@@ -137,7 +137,13 @@ def collect(scratch: Path) -> list[Case]:
     if not report.exists():
         raise SystemExit("peers: pytest cannot collect the cases: try ./dev quick --collect-only")
     cases = [Case(*fields) for fields in json.loads(report.read_text())]
-    return sorted(cases, key=lambda case: (case.peer, case.row[0], int(case.row[1:]), case.node))
+    return sorted(cases, key=lambda case: (case.peer, _by_number(case.row), case.node))
+
+
+def _by_number(row: str) -> tuple[str, int]:
+    """C2 comes before C10; a row may also be a name."""
+    name = row.rstrip("0123456789")
+    return name, int(row[len(name) :] or 0)
 
 
 def run(cases: Sequence[Case], scratch: Path, limit: float) -> Iterator[tuple[Case, str, str]]:
@@ -176,8 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for case, status, text in run(cases, scratch, options.limit):
             count[status] += 1
             verdict = {"failed": "fails", "passed": "PASSES", "broken": "BROKEN CASE"}[status]
-            print(f"{case.row:4} {case.peer:10} {case.about}")
-            print(textwrap.indent(f"{verdict}: {text}", " " * 16), flush=True)
+            print(f"{case.row}, {case.peer}: {case.about}")
+            print(textwrap.indent(f"{verdict}: {text}", " " * 4), flush=True)
     print(
         f"{len(cases)} cases in {time.monotonic() - started:.0f} s: {count['failed']} fail on the "
         f"peers as known, {count['passed']} pass, {count['broken']} are broken"
