@@ -149,7 +149,9 @@ class Ours(Flavour):
         return bool(lock.acquire(timeout=timeout))
 
     def pass_through(self, client: Any, gate: str, contender: str) -> None:
-        self.lock(client, gate).acquire()
+        from sepelib.zookeeper import Barrier
+
+        Barrier(client, f"{gate}/{contender}").wait()
 
 
 class Kazoo(Flavour):

@@ -269,7 +269,7 @@ def test_a_retry_ends_too(server: ZookeeperServer, make: Any) -> None:
     with pytest.raises(RetryFailedError):
         client.retry(fail)
     assert len(calls) > 2
-    assert calls[-1] - calls[0] < 0.5
+    assert calls[-1] - calls[0] < 5.0  # not T
 
 
 def test_a_lost_connection_fails_each_request_with_an_error_of_its_own(

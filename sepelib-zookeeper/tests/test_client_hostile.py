@@ -1,14 +1,17 @@
 """A client against what has broken clients elsewhere: half answers, silence, hundreds of cuts."""
 
 import os
+import struct
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gevent
+import gevent.server
 import pytest
-from kazoo.exceptions import ConnectionLoss
+from kazoo.exceptions import ConnectionLoss, SessionExpiredError, SessionMovedError
 
-from sepelib.zookeeper import ZookeeperMisused
+from sepelib.zookeeper import Client, TransactionRefused, ZookeeperMisused
 
 SESSION = 2.0  # as in conftest
 
@@ -166,3 +169,69 @@ def test_a_lost_answer_to_the_hello_costs_no_session(
         flavour.eventually(lambda: flavour.connected(client), 5.0, "it does not recover")
 
     assert client.session.session_id == session and observer.exists("/mine")
+
+
+class Follower(gevent.server.StreamServer):
+    """Lets any session in, and refuses what is for the leader, as it says, with *error*."""
+
+    def __init__(self, error: int) -> None:
+        super().__init__(("127.0.0.1", 0), self.serve)
+        self.error = error
+        self.sessions: list[int] = []
+        """Those that were asked for, 0 for a new one."""
+
+    def serve(self, sock: Any, address: object) -> None:
+        def receive() -> bytes:
+            head = sock.recv(4)
+            return sock.recv(*struct.unpack(">i", head)) if head else b""
+
+        def send(data: bytes) -> None:
+            sock.sendall(struct.pack(">i", len(data)) + data)
+
+        (asked,) = struct.unpack_from(">q", receive(), 16)
+        self.sessions.append(asked)
+        send(struct.pack(">iiqi16sb", 0, 2000, asked or len(self.sessions), 16, bytes(16), 0))
+        while data := receive():
+            xid, op = struct.unpack_from(">ii", data)
+            if op == 14:  # a transaction is answered, by the error of its operation
+                refused = struct.pack(">ibii", -1, 0, self.error, self.error)
+                send(struct.pack(">iqi", xid, 1, 0) + refused + struct.pack(">ibi", -1, 1, -1))
+            else:
+                send(struct.pack(">iqi", xid, 1, 0 if op == 11 else self.error))
+
+
+def change(client: Client) -> None:
+    client.create("/x")
+
+
+def change_all_or_none(client: Client) -> None:
+    with client.transaction() as transaction:
+        transaction.create("/x")
+
+
+@pytest.mark.parametrize("do", [change, change_all_or_none])
+def test_a_session_that_only_pings_believe_in_is_lost_at_the_first_refusal(
+    flavour: Any, do: Callable[[Client], None]
+) -> None:
+    with Follower(SessionExpiredError.code) as follower:
+        follower.start()
+        client = flavour.make(f"127.0.0.1:{follower.server_port}")
+        client.start()
+        with pytest.raises((SessionExpiredError, TransactionRefused)):
+            do(client)
+        flavour.eventually(lambda: client.session.epoch == 2, 5.0, "the dead session lives on")
+        assert follower.sessions == [0, 0]
+        client.stop()
+
+
+def test_a_session_that_has_moved_is_looked_for_elsewhere(flavour: Any) -> None:
+    with Follower(SessionMovedError.code) as follower:
+        follower.start()
+        client = flavour.make(f"127.0.0.1:{follower.server_port}")
+        client.start()
+        with pytest.raises(SessionMovedError):
+            change(client)
+        flavour.eventually(lambda: follower.sessions == [0, 1], 5.0, "it stays where it is not")
+        flavour.eventually(lambda: flavour.connected(client), 5.0, "it does not recover")
+        assert client.session.epoch == 1
+        client.stop()

@@ -29,9 +29,9 @@ def test_every_error_pickles_and_copies() -> None:
         examples=[
             errors.ZookeeperTimeout("get /a: not sent within 2 s", maybe_executed=False),
             errors.TransactionError([RolledBackError(), NoNodeError(), RuntimeInconsistency()]),
-            errors.LockTimeout("/lock", 1.5),
-            errors.LockNotAcquired("/lock", "held by other"),
-            errors.LockLost("/lock", "deleted"),
+            errors.LockTimeout("/limit", 1.5, "semaphore"),
+            errors.LockNotAcquired("/lock", "held by other", "semaphore"),
+            errors.LockLost("/lock", "deleted", "semaphore"),
             errors.Interrupted("/lock"),
             errors.WouldDeadlock("/lock", "the caller holds the read lock"),
         ],
@@ -41,6 +41,21 @@ def test_every_error_pickles_and_copies() -> None:
 def test_the_fate_of_a_request_survives_a_copy() -> None:
     assert not copy.copy(errors.ZookeeperTimeout("x", maybe_executed=False)).maybe_executed
     assert errors.ZookeeperTimeout("x").maybe_executed
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (errors.LockTimeout("/a", 1.5), "lock /a: not granted within 1.5 s"),
+        (errors.LockTimeout("/a", 1.5, "semaphore"), "semaphore /a: not granted within 1.5 s"),
+        (errors.LockNotAcquired("/a"), "lock /a: it is not held"),
+        (errors.LockNotAcquired("/a", "busy", "semaphore"), "semaphore /a: busy"),
+        (errors.LockLost("/a", "deleted"), "lock /a was lost: deleted"),
+        (errors.LockLost("/a", "deleted", "semaphore"), "semaphore /a was lost: deleted"),
+    ],
+)
+def test_the_text_names_what_it_is_about(error: Exception, text: str) -> None:
+    assert str(error) == str(copy.copy(error)) == text
 
 
 def test_all_hang_under_one_root_and_misuse_under_that_of_bugs() -> None:

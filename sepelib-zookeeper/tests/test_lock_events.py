@@ -575,6 +575,23 @@ def test_holding__node_deleted_by_others__is_lost_at_once(client: Client, operat
     assert lock.lost_reason == "deleted" and not lock.is_acquired
 
 
+def test_holding__a_server_too_slow_to_say_if_it_is_there__is_asked_again_after_a_pause(
+    connect: Callable[..., Client], proxy: Any
+) -> None:
+    client = connect(proxy.hosts, timeout=20.0, request_timeout=0.05)
+    lock = Lock(client, PATH)
+    while not lock.acquire(timeout=10.0):  # 50 ms may be over by then
+        pass
+    proxy.hold_replies()
+    before = proxy.counts()["get"]
+    gevent.sleep(1.2)
+
+    asked = proxy.counts()["get"] - before
+    proxy.heal()
+    assert 1 <= asked <= 4, f"{asked} times in 1.2 s"
+    assert lock.is_acquired
+
+
 # It releases.
 
 

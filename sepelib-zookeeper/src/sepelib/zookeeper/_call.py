@@ -13,15 +13,17 @@ write is sent once; what became of one without an answer only the recipe can fin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from kazoo.exceptions import KazooException
 
+from sepelib.util.deadline import DeadlineExceeded
 from sepelib.zookeeper._contender import UNANSWERED, check_running
-from sepelib.zookeeper._wait import Busy, Wait
-from sepelib.zookeeper._watch import Watch
-from sepelib.zookeeper.errors import ZookeeperError
+from sepelib.zookeeper._wait import Busy, TimeIsUp, Wait
+from sepelib.zookeeper._watch import Ask, Watch
+from sepelib.zookeeper.errors import ZookeeperError, ZookeeperTimeout
 from sepelib.zookeeper.session import SessionState
 from sepelib.zookeeper.transaction import TransactionUnknown
 
@@ -40,9 +42,9 @@ class Call:
 
     *what* the recipe is ("queue", "barrier") is the first word of what it says. The *timeout*
     covers everything; when it is over any of these methods raises TimeIsUp, which the recipe turns
-    into its result. Without *blocking* a connection is not waited for: Busy. Errors about data
-    (NoNodeError, BadVersionError ...) are for the recipe: what it does not catch leaves the `with`
-    as a ZookeeperError.
+    into its result. Without *blocking*, or with a timeout of 0, nothing is waited for but answers:
+    Busy. Errors about data (NoNodeError, BadVersionError ...) are for the recipe: what it does not
+    catch leaves the `with` as a ZookeeperError.
     """
 
     def __init__(
@@ -59,7 +61,24 @@ class Call:
         self.path = path
         self.what = what
         self.wait = Wait(path, timeout, blocking=blocking, what=what)
+        self.unanswered = False
+        """Whether a write of this call was sent and not answered."""
+        self._for_answer = False
         self._unsubscribe: Callable[[], None] = lambda: None
+
+    @classmethod
+    def for_answer(cls, client: Client, path: str, what: str, timeout: float | None = None) -> Self:
+        """Of a method that waits for the servers only, not for what others do.
+
+        A *timeout* of None is the client's `request_timeout`. When the time is over, also that of
+        the current deadline, the `with` is left by a ZookeeperTimeout, with *maybe_executed* True
+        if a write was sent and not answered.
+        """
+        if timeout is None and client.request_timeout < math.inf:
+            timeout = client.request_timeout
+        call = cls(client, path, what, timeout)
+        call._for_answer = True
+        return call
 
     def __enter__(self) -> Self:
         self._unsubscribe = self.client.session.subscribe(self.wait.wake)
@@ -67,7 +86,11 @@ class Call:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._unsubscribe()
-        if isinstance(error, KazooException) and not isinstance(error, ZookeeperError):
+        if isinstance(error, ZookeeperError):
+            return
+        if self._for_answer and isinstance(error, TimeIsUp | Busy | DeadlineExceeded):
+            raise self._timeout(error) from error
+        if isinstance(error, KazooException):
             words = f"{type(error).__name__} {error}".strip()
             raise ZookeeperError(f"{self.what} {self.path}: {words}") from error
 
@@ -105,18 +128,24 @@ class Call:
             answer = ask()
             try:
                 self._settle(answer)
-            finally:
+            except BaseException:
                 answer.withdraw()
+                self.unanswered |= answer.left
+                raise
             try:
                 return answer.get_nowait()
             except TransactionUnknown as e:
+                self.unanswered = True
                 raise Unanswered from e
             except UNANSWERED as e:
+                # Not sent by now, it may be in the queue of a new connection.
+                answer.withdraw()
                 if answer.left:
+                    self.unanswered = True
                     raise Unanswered from e
                 self.wait.breathe()
 
-    def watch(self, path: str, ask: Literal["get", "exists", "children"] = "get") -> Watch:
+    def watch(self, path: str, ask: Ask = "get") -> Watch:
         """Read *path* until it is answered, and watch it. NoNodeError is raised here.
 
         The caller removes it, by a `with` at best.
@@ -129,8 +158,11 @@ class Call:
                 watch.answer.get_nowait()
                 return watch
             except UNANSWERED:
-                watch.fired = True
+                watch.remove()  # the answer may be late, and set it
                 self.wait.breathe()
+            except KazooException:
+                watch.fired = True  # refused: it was not set
+                raise
             except BaseException:
                 watch.remove()
                 raise
@@ -146,8 +178,19 @@ class Call:
             gone = self.client.session.state is not SessionState.CONNECTED
             return gone or any(watch.fired for watch in watches)
 
+        if not self.wait.blocking and not moved():
+            raise Busy
         return self.wait.until(moved, timeout)
 
     def _settle(self, answer: Any) -> None:
         answer.rawlink(self.wait.wake)
         self.wait.until(answer.ready)
+
+    def _timeout(self, error: BaseException) -> ZookeeperTimeout:
+        reason = f"no answer in {self.wait.waited():.3g} s"
+        if isinstance(error, Busy):
+            reason = "it would have to wait"
+        if self.unanswered:
+            reason += "; what was sent last is done, or not"
+        words = f"{self.what} {self.path}: {reason}"
+        return ZookeeperTimeout(words, maybe_executed=self.unanswered)

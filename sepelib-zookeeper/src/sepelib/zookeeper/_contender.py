@@ -1,4 +1,4 @@
-"""One attempt to come to the head of a queue of contenders; the base of all locks.
+"""One attempt to come to the head of a queue of contenders; the base of locks and semaphores.
 
      ┌────────────► ABSENT ──create, answered──► QUEUED ──nobody in the way──► GRANTED
      │               │  ▲                        ▲   │
@@ -122,8 +122,9 @@ class Phase(enum.Enum):
 
 _MOVES: dict[Phase, frozenset[Phase]] = {
     Phase.ABSENT: frozenset({Phase.UNSURE, Phase.LEFT}),
-    Phase.UNSURE: frozenset({Phase.ABSENT, Phase.QUEUED, Phase.LEFT}),
-    Phase.QUEUED: frozenset({Phase.ABSENT, Phase.GRANTED, Phase.LEFT}),
+    # A semaphore's grant is a request too: unsure before it is answered.
+    Phase.UNSURE: frozenset({Phase.ABSENT, Phase.QUEUED, Phase.GRANTED, Phase.LEFT}),
+    Phase.QUEUED: frozenset({Phase.ABSENT, Phase.UNSURE, Phase.GRANTED, Phase.LEFT}),
     Phase.GRANTED: frozenset(),
     Phase.LEFT: frozenset(),
 }
@@ -153,6 +154,7 @@ class Attempt:
         self._data = data
         self._wait = wait
         self._container = container
+        self._named = f"{wait.what} {path}"
         self._phase = Phase.ABSENT
         self._guid = ""
         self._epoch = 0
@@ -177,7 +179,7 @@ class Attempt:
         except ZookeeperError:
             raise
         except KazooException as e:
-            raise ZookeeperError(f"lock {self._path}: {_words(e)}") from e
+            raise ZookeeperError(f"{self._named}: {_words(e)}") from e
         finally:
             unsubscribe()
             self._unwatch()
@@ -233,6 +235,7 @@ class Attempt:
 
     def _join(self) -> None:
         """Make a node, and read the queue in the same round trip."""
+        self._unwatch()  # of a former epoch: set or not, nobody knows
         self._epoch = self._session.epoch
         self._guid = guid = self._client._janitor.claim(self._path)
         self._move(Phase.UNSURE)
@@ -243,7 +246,7 @@ class Attempt:
             sequence=True,
             include_data=True,
         )
-        self._listing = self._client.get_children_async(self._path)
+        self._listing = self._list()
         if not self._answered(created, self._listing):
             return
         try:
@@ -256,7 +259,7 @@ class Attempt:
         except NoChildrenForEphemeralsError as e:
             self._forget()
             raise ConfigurationError(
-                f"lock {self._path}: is an ephemeral node, which cannot have contenders"
+                f"{self._named}: is an ephemeral node, which cannot have contenders"
             ) from e
         except KazooException:
             self._forget()
@@ -265,8 +268,11 @@ class Attempt:
             self._stand(path, stat)
             self._judge()
 
+    def _list(self) -> Any:
+        return self._client.get_children_async(self._path)
+
     def _look(self) -> None:
-        """Find out what became of a create without an answer."""
+        """Find out what became of a request without an answer."""
         # The listing comes after all that the session has asked for before, on whichever server.
         synced = self._client.sync_async(self._path)
         listing = self._client.get_children_async(self._path)
@@ -279,24 +285,22 @@ class Attempt:
             return
         except NoNodeError:
             children = []
-        prefix = self._guid + self._marker
-        name = next((child for child in children if child.startswith(prefix)), None)
-        stat = None if name is None else self._stat_of(f"{self._path}/{name}")
+        name = next((child for child in children if child.startswith(self._guid)), None)
+        stat = None
+        if name is not None:
+            found = self._client.exists_async(f"{self._path}/{name}")
+            if not self._answered(found):
+                return
+            try:
+                stat = found.get_nowait()
+            except UNANSWERED:
+                return
         if stat is not None:
             self._stand(f"{self._path}/{name}", stat)
-        elif self._in_epoch():
+        else:
             # Under another GUID: should the first create be done after all, its node is not ours.
             self._abandon()
             self._move(Phase.ABSENT)
-
-    def _stat_of(self, path: str) -> Any:
-        found = self._client.exists_async(path)
-        if not self._answered(found):
-            return None
-        try:
-            return found.get_nowait()
-        except UNANSWERED:
-            return None
 
     def _stand(self, path: str, stat: Any) -> None:
         if stat.ephemeralOwner != self._session.session_id or not self._in_epoch():
@@ -305,7 +309,7 @@ class Attempt:
         self._move(Phase.QUEUED)
 
     def _read_queue(self) -> None:
-        self._listing = self._client.get_children_async(self._path)
+        self._listing = self._list()
         if self._answered(self._listing):
             self._judge()
 
@@ -322,13 +326,7 @@ class Attempt:
             queue = []
         names = [place.name for place in queue]
         if self._node.name not in names:
-            _log.warning(
-                "lock %s: the own contender was deleted by somebody, rejoined at the end",
-                self._path,
-                extra=self._fields(),
-            )
-            self._abandon()
-            self._move(Phase.ABSENT)
+            self._rejoin()
             return
         ahead = queue[: names.index(self._node.name)]
         self.most_ahead = max(self.most_ahead, len(ahead))
@@ -341,6 +339,15 @@ class Attempt:
             self._wait.check()
             if self._in_epoch():
                 self._move(Phase.GRANTED)
+
+    def _rejoin(self) -> None:
+        _log.warning(
+            "%s: the own contender was deleted by somebody, rejoined at the end",
+            self._named,
+            extra=self._fields(),
+        )
+        self._abandon()
+        self._move(Phase.ABSENT)
 
     def _wait_for(self, place: Place) -> None:
         watch, path = self._watch, f"{self._path}/{place.name}"
@@ -355,11 +362,17 @@ class Attempt:
                 watch.fired = True
                 return
 
+        self._until_fired(watch)
+
+    def _until_fired(self, watch: Watch, timeout: float | None = None) -> bool:
+        """Wait until there may be something new; False when *timeout* seconds are over first."""
+
         def moved() -> bool:
             check_running(self._client)
-            return watch.fired or self._session.state is not SessionState.CONNECTED
+            gone = self._session.state is not SessionState.CONNECTED
+            return watch.fired or gone or not self._in_epoch()
 
-        self._wait.until(lambda: moved() or not self._in_epoch())
+        return self._wait.until(moved, timeout)
 
     def _unwatch(self) -> None:
         watch, self._watch = self._watch, None
@@ -368,20 +381,24 @@ class Attempt:
 
     def _make_parent(self) -> None:
         self._move(Phase.ABSENT)
+        self._count_parents()
+        self._ensure(self._path, container=self._container)
+
+    def _count_parents(self) -> None:
         if self._parents_made >= _PARENT_TRIES:
-            raise ZookeeperError(
-                f"lock {self._path}: somebody deletes the parent each time it is made"
-            )
+            raise ZookeeperError(f"{self._named}: somebody deletes the parent each time it is made")
         if self._parents_made:
             pause = random.uniform(0, 0.02 * self._parents_made)
             self._wait.until(lambda: False, timeout=pause)
         self._parents_made += 1
-        made = self._client.ensure_parent_async(self._path, container=self._container)
+
+    def _ensure(self, path: str, *, container: bool) -> None:
+        made = self._client.ensure_parent_async(path, container=container)
         if self._answered(made):
             try:
                 made.get_nowait()
             except NoNodeError as e:
-                raise ZookeeperError(f"lock {self._path}: its parent cannot be made: {e}") from e
+                raise ZookeeperError(f"{self._named}: its parent cannot be made: {e}") from e
             except UNANSWERED:
                 pass  # the next create tells
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 import gevent.event
-from kazoo.exceptions import NoNodeError
+from kazoo.exceptions import KazooException, NoNodeError
 
 from sepelib.zookeeper._contender import UNANSWERED, Node, discard
 from sepelib.zookeeper._handler import Wake
-from sepelib.zookeeper.errors import LockLost, LockNotAcquired
+from sepelib.zookeeper._identity import ask
+from sepelib.zookeeper._wait import Wait
+from sepelib.zookeeper.errors import LockLost, LockNotAcquired, ZookeeperError, ZookeeperTimeout
 from sepelib.zookeeper.session import SessionState
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ class Grant:
     """Made when an attempt is granted *node*, without a yield in between.
 
     on_end: called once, at the end, at once; must not block or raise. on_revoke: called in a
-    greenlet of its own, once.
+    greenlet of its own, once. *what* names it in the log.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Grant:
         *,
         on_end: Callable[[Grant], None],
         on_revoke: Callable[[], object] | None = None,
+        what: str = "lock",
     ) -> None:
         self._client = client
         self._session = client.session
@@ -85,6 +88,8 @@ class Grant:
         self.since = self._session.clock()
         self._on_end = on_end
         self._on_revoke = on_revoke
+        self._what = what
+        self._named = f"{what} {path}"
         self._state = Tenure.HELD
         self._seen_until: float | None = None
         self._overdue = False
@@ -93,9 +98,9 @@ class Grant:
         self._loop = gevent.get_hub().loop
         self._watch = Wake(self._look)
         self._patience: Any = None
-        self._timer = self._loop.timer(_WATCH_AFTER, ref=False)
+        self._timer: Any = None
         if on_revoke is None:
-            self._timer.start(self._look)
+            self._look_later()
         else:
             self._look()
 
@@ -139,8 +144,33 @@ class Grant:
         if not self.held:
             self._session_moved()
             if self.reason is None:
-                raise LockNotAcquired(self.path)
-            raise LockLost(self.path, self.reason)
+                raise LockNotAcquired(self.path, "it is not held", self._what)
+            raise self.loss()
+
+    def loss(self) -> LockLost:
+        """What says that it was lost."""
+        return LockLost(self.path, self.reason or "", self._what)
+
+    def verify(self, timeout: float | None) -> None:
+        """`check()`, and ask the server: LockLost if the node is gone, ZookeeperTimeout."""
+        self.check()
+        client, node = self._client, self.node
+        wait = Wait.for_answer(self.path, timeout, client.request_timeout)
+        wait.what = self._what
+        try:
+            # After a sync, since the server may lag behind the one that has deleted the node.
+            answers = client.sync_async(node.path), client.exists_async(node.path)
+            stat = ask(client, wait, *answers)[1]
+        except ZookeeperTimeout:
+            raise
+        except UNANSWERED as e:
+            self.check()
+            raise ZookeeperTimeout(f"{self._named}: the connection was lost") from e
+        except KazooException as e:
+            raise ZookeeperError(f"{self._named}: the own node cannot be read: {e!r}") from e
+        if stat is None:
+            self.gone()
+        self.check()
 
     def gone(self) -> None:
         """The server says that the node is not there."""
@@ -165,8 +195,8 @@ class Grant:
     def _say_suspended(self) -> None:
         _say(
             WARNING,
-            "lock %s: suspended while held, %.1f s of the lease remain",
-            self.path,
+            "%s: suspended while held, %.1f s of the lease remain",
+            self._named,
             self.lease_remaining(),
             fields=self.fields(),
         )
@@ -182,7 +212,7 @@ class Grant:
 
     def _look(self) -> None:
         """Read the own node and watch it, here on the hub: nothing waits."""
-        self._timer.stop()
+        self._stop_timer()
         if self._state is not Tenure.HELD or self._session.state is not SessionState.CONNECTED:
             return  # after the next reconnect
         if self._seen_until is not None:
@@ -206,10 +236,21 @@ class Grant:
                 on_revoke, self._on_revoke = self._on_revoke, None
                 gevent.spawn(on_revoke)
         elif not isinstance(error, UNANSWERED):
-            words = "lock %s: the own node cannot be read: %r"
-            _say(ERROR, words, self.path, error, fields=self.fields())
+            words = "%s: the own node cannot be read: %r"
+            _say(ERROR, words, self._named, error, fields=self.fields())
         elif self._session.state is SessionState.CONNECTED:
-            self._timer.start(self._look)
+            self._look_later()
+
+    def _look_later(self) -> None:
+        self._stop_timer()
+        # A new one each time: one that has fired, started again, fires at once.
+        self._timer = self._loop.timer(_WATCH_AFTER, ref=False)
+        self._timer.start(self._look)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
 
     def _lose(self, reason: str) -> None:
         self.reason = reason
@@ -223,8 +264,8 @@ class Grant:
         self.lost.set()
         _say(
             ERROR,
-            "lock %s: lost while held: %s, held for %.1f s%s",
-            self.path,
+            "%s: lost while held: %s, held for %.1f s%s",
+            self._named,
             reason,
             self.held_for(),
             f", noticed {late:.3f} s late" if reason == SESSION and late > 0 else "",
@@ -235,7 +276,7 @@ class Grant:
         assert state in _MOVES[self._state], f"{self._state} to {state}"
         self._state = state
         self._unsubscribe()
-        self._timer.close()
+        self._stop_timer()
         self._stop_patience()
         self._on_end(self)
 
@@ -271,7 +312,7 @@ class Strike:
         # In the hub, as a gevent.Timeout does it: the target is where it yields, or is over.
         target, self._target = self._target, None
         if target is not None:
-            target.throw(LockLost(self._grant.path, self._grant.reason or ""))
+            target.throw(self._grant.loss())
 
 
 def _say(level: int, words: str, *args: object, fields: dict[str, object]) -> None:

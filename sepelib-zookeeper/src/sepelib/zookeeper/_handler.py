@@ -25,7 +25,7 @@ from kazoo.handlers.threading import KazooTimeoutError
 from sepelib.util.instrument import AMBIENT, Recorder
 from sepelib.zookeeper._result import Result
 
-__all__ = ["Handler", "Lane", "ListenersMixin", "Wake", "resolve"]
+__all__ = ["EventWake", "Handler", "Lane", "ListenersMixin", "Wake", "name_of", "resolve"]
 
 _log = getLogger(__name__)
 
@@ -40,11 +40,20 @@ class Wake:
 
     __slots__ = ("_wake",)
 
-    def __init__(self, wake: Callable[[], object]) -> None:
+    def __init__(self, wake: Callable[..., object]) -> None:
         self._wake = wake
 
     def __call__(self, event: object) -> None:
         self._wake()
+
+
+class EventWake(Wake):
+    """A Wake whose function gets the event."""
+
+    __slots__ = ()
+
+    def __call__(self, event: object) -> None:
+        self._wake(event)
 
 
 class Lane:
@@ -174,16 +183,29 @@ class Handler(SequentialGeventHandler):  # type: ignore[misc]
             except Exception:
                 _log.exception("a wake-up of %s has failed", path, extra={"path": path})
             return
+        key = func if path is None else path
+        what = f"the watch callback {name_of(func)} of {path}"
+        self.post(key, lambda: func(*args), what, path)
+
+    def post(
+        self, key: object, call: Callable[[], object], what: str, path: str | None = None
+    ) -> None:
+        """Call *call*() after those of the same *key*; not after a stop. *what* is for the log.
+
+        Never waits. It is one of the callbacks that are counted, and that a stop waits for.
+        """
         if not self._open:
             self._results["dropped"].inc()
             return
-        key = func if path is None else path
         lane = self._lanes.get(key)
         if lane is None:
             lane = Lane(self._count, lambda: self._lanes.pop(key, None))
             self._lanes[key] = lane
-        what = f"the watch callback {_name(func)} of {path}"
-        lane.post(lambda: func(*args), what, path)
+        lane.post(call, what, path)
+
+    def lane(self) -> Lane:
+        """One whose calls are counted as callbacks, and go on after a stop."""
+        return Lane(self._count)
 
     def async_result(self) -> Result:
         """Of which the first end counts."""
@@ -243,7 +265,7 @@ class _Listener:
         return hash(self._function)
 
     def __call__(self, state: Any) -> None:
-        self.lane.post(lambda: self._tell(state), f"the state listener {_name(self._function)}")
+        self.lane.post(lambda: self._tell(state), f"the state listener {name_of(self._function)}")
 
     def _tell(self, state: Any) -> None:
         if self in self._client.state_listeners and self._function(state) is True:
@@ -298,5 +320,6 @@ def _join(greenlets: Iterable[Any], timeout: float) -> int:
     return sum(not greenlet.dead for greenlet in alive)
 
 
-def _name(function: object) -> str:
+def name_of(function: object) -> str:
+    """What *function* is called in the log."""
     return getattr(function, "__qualname__", None) or repr(function)

@@ -24,6 +24,7 @@ from kazoo.exceptions import (
     ConnectionDropped,
     NoNodeError,
     SessionExpiredError,
+    SessionMovedError,
     ZookeeperError,
 )
 from kazoo.handlers.threading import KazooTimeoutError
@@ -44,6 +45,7 @@ from kazoo.protocol.serialization import (
 )
 from kazoo.protocol.states import KeeperState
 
+from sepelib.zookeeper import _kazoo_requests as wire
 from sepelib.zookeeper._handler import resolve
 from sepelib.zookeeper._lease import SessionState, Timings
 from sepelib.zookeeper._result import Result
@@ -302,6 +304,8 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
             raise ConnectionDropped("a watch event is broken") from error
         if watch.type in _NODE_EVENTS:
             self._read_watch_event(data, offset)
+            if self.client._recursive_watchers:
+                wire.tell_recursive_watches(self.client, watch.type, watch.path)
 
     def _note_login(self, header: Any) -> None:
         # The server answers these at once, before requests that were sent earlier.
@@ -341,7 +345,9 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
             self._set(result, request, absent, data, offset)
         else:
             kind = EXCEPTIONS.get(header.err)  # not [...], which fails for those of newer servers
-            result.set_exception(kind() if kind else ZookeeperError(f"error {header.err}"))
+            error = kind() if kind else ZookeeperError(f"error {header.err}")
+            result.set_exception(error)
+            _heed(error)
         return False
 
     def _set(self, result: Result, request: Any, absent: bool, data: bytes, offset: int) -> None:
@@ -351,9 +357,12 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
         except Exception as error:
             result.set_exception(error)
             raise ConnectionDropped(f"the answer to {type(request).__name__} is broken") from error
+        parts = []
         if request.type == Transaction.type:
-            value = Transaction.unchroot(client, value)
+            value = parts = Transaction.unchroot(client, value)
         result.set(value)
+        for part in parts:
+            _heed(part)
         watcher = getattr(request, "watcher", None)
         if watcher and not client._stopped.is_set():
             lists = isinstance(request, GetChildren | GetChildren2)
@@ -369,7 +378,7 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
                 continue
             xid = _AUTH_XID if isinstance(request, Auth) else self._xid % 0x7FFFFFFF + 1
             try:
-                data = _framed(request, xid)
+                data = _framed(wire.as_sent(client, request), xid)
             except Exception as error:
                 result.set_exception(error)
                 continue
@@ -442,6 +451,18 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
 
     def _is_ours(self) -> bool:
         return os.getpid() == self._pid
+
+
+def _heed(answer: object) -> None:
+    """Raise what ends the connection when *answer* says that the session does not live here.
+
+    A follower may have let in a session which its leader has ended: it goes on to answer pings and
+    reads, and each write is refused, without an end.
+    """
+    if isinstance(answer, SessionExpiredError):
+        raise answer
+    if isinstance(answer, SessionMovedError):
+        raise ConnectionDropped("the session has moved to another server")
 
 
 def _framed(request: Any, xid: int | None) -> bytes:

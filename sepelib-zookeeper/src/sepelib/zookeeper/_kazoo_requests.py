@@ -15,6 +15,8 @@ from kazoo.protocol.serialization import (
     Create,
     Create2,
     Delete,
+    Exists,
+    GetData,
     MultiHeader,
     SetData,
     int_struct,
@@ -27,7 +29,7 @@ from kazoo.protocol.serialization import Transaction as KazooTransaction
 from kazoo.protocol.states import Callback, EventType, WatchedEvent, ZnodeStat
 from kazoo.security import OPEN_ACL_UNSAFE
 
-from sepelib.zookeeper._handler import Wake
+from sepelib.zookeeper._handler import EventWake, Wake
 
 __all__ = [
     "CHILDREN",
@@ -39,19 +41,25 @@ __all__ = [
     "CreateTTL",
     "Multi",
     "WatchesMixin",
+    "add_recursive_watch",
+    "as_sent",
     "ask",
     "check_version",
     "create",
     "delete",
     "drop_watch",
     "full_path",
+    "remove_recursive_watch",
     "remove_watches",
     "set_data",
     "set_watches",
+    "tell_recursive_watches",
 ]
 
 EPHEMERAL, SEQUENCE, CONTAINER, _TTL, _TTL_SEQUENCE = 1, 2, 4, 5, 6  # CreateMode of the server
-CHILDREN, DATA = 1, 2  # WatcherType
+CHILDREN, DATA, _ANY = 1, 2, 3  # WatcherType
+_RECURSIVE = 1  # AddWatchMode
+_EVENTS = {1: EventType.CREATED, 2: EventType.DELETED, 3: EventType.CHANGED}
 
 
 class CreateContainer(Create2):  # type: ignore[misc]
@@ -92,6 +100,19 @@ class _RemoveWatches(NamedTuple):
         # Here and not in a callback of the result: watches asked for behind this request are
         # answered, and so kept by the client, behind this answer.
         self.answered()
+        return True
+
+
+class _AddWatch(NamedTuple):
+    path: str
+    mode: int
+    type: int = 106
+
+    def serialize(self) -> bytes:
+        return bytes(write_string(self.path) + int_struct.pack(self.mode))
+
+    @classmethod
+    def deserialize(cls, data: bytes, offset: int) -> bool:
         return True
 
 
@@ -165,8 +186,15 @@ class WatchesMixin:
     _child_watchers: Any
     _data_watchers: Any
     unchroot: Callable[[str], str]
+    _recursive_offered = True
+    _recursive_unanswered = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._recursive_watchers: dict[str, set[EventWake]] = {}  # by full path
+        super().__init__(*args, **kwargs)
 
     def _reset_watchers(self) -> None:
+        self._recursive_watchers.clear()
         # kazoo calls them without the path, by which the handler keeps calls in order.
         for watchers in self._child_watchers, self._data_watchers:
             gone = list(watchers.items())
@@ -239,13 +267,92 @@ def remove_watches(client: Any, full: str, kind: int, function: Any) -> Any:
     At its answer *function* (all of them for None) is dropped; the others, asked for meanwhile,
     are called with an event of the type NONE, since nothing watches for them any more.
     """
+    if kind == DATA and full in client._recursive_watchers:  # There is no other on the server.
+        result = client.handler.async_result()
+        result.set(True)
+        return result
 
     def answered() -> None:
         drop_watch(client, full, kind, function)
         others = set_watches(client, full, kind)
         drop_watch(client, full, kind, None)
-        event = WatchedEvent(EventType.NONE, client._state, client.unchroot(full))
-        for other in others:
-            client.handler.dispatch_callback(Callback("watch", other, (event,)))
+        _tell(client, full, others)
 
     return ask(client, _RemoveWatches(full, kind, answered))
+
+
+def add_recursive_watch(client: Any, path: str, function: EventWake) -> Any:
+    """Call *function* with each event of *path* and all below it; from 3.6 of the server on.
+
+    The result fails with UnimplementedError on an older one, which closes the connection then. The
+    watch is gone with the connection, and *function* is not told.
+
+    Servers before 3.9 know one mode for a path of a session, the last that was asked for
+    (ZOOKEEPER-4466). So what watches *path* itself, for data, is told through this watch, see
+    `as_sent()`; and what watched it before is called with an event of the type NONE.
+    """
+    full = full_path(client, path)
+    client._recursive_watchers.setdefault(full, set()).add(function)
+    result = ask(client, _AddWatch(full, _RECURSIVE))
+
+    def answered(result: Any) -> None:
+        if not result.successful():
+            _forget(client, full, function)
+            # Behind all that was sent without a watch of its own meanwhile.
+            result = ask(client, Exists(full, None))
+        result.rawlink(lambda _: _tell_single_watches(client, full))
+
+    result.rawlink(answered)
+    return result
+
+
+def remove_recursive_watch(client: Any, path: str, function: EventWake) -> None:
+    """Call *function* no more; the last one of a path takes the watch off the server."""
+    full = full_path(client, path)
+    if _forget(client, full, function) and full not in client._recursive_watchers:
+        result = ask(client, _RemoveWatches(full, _ANY, lambda: None))
+        result.rawlink(lambda _: _tell_single_watches(client, full))
+
+
+def tell_recursive_watches(client: Any, kind: int, full: str) -> None:
+    """Call those that watch the full path, or what it is below, with an event of that type."""
+    if kind not in _EVENTS or client._stopped.is_set():
+        return
+    event = WatchedEvent(_EVENTS[kind], client._state, client.unchroot(full))
+    above = full
+    while above:
+        for function in tuple(client._recursive_watchers.get(above, ())):
+            client.handler.dispatch_callback(Callback("watch", function, (event,)))
+        above = above.rpartition("/")[0] or ("/" if above != "/" else "")
+
+
+def as_sent(client: Any, request: Any) -> Any:
+    """*request* as the server gets it: without a watch of its own where a recursive one is."""
+    watchers = client._recursive_watchers
+    if watchers and isinstance(request, GetData | Exists) and request.path in watchers:
+        return request._replace(watcher=None)
+    return request
+
+
+def _forget(client: Any, full: str, function: EventWake) -> bool:
+    functions = client._recursive_watchers.get(full, set())
+    if function not in functions:
+        return False
+    functions.discard(function)
+    if not functions:
+        del client._recursive_watchers[full]
+    return True
+
+
+def _tell_single_watches(client: Any, full: str) -> None:
+    """They may be gone from the server: let them be set again."""
+    for kind in DATA, CHILDREN:
+        functions = set_watches(client, full, kind)
+        drop_watch(client, full, kind, None)
+        _tell(client, full, functions)
+
+
+def _tell(client: Any, full: str, functions: set[Any]) -> None:
+    event = WatchedEvent(EventType.NONE, client._state, client.unchroot(full))
+    for function in functions:
+        client.handler.dispatch_callback(Callback("watch", function, (event,)))

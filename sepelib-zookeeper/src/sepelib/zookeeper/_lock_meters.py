@@ -1,4 +1,4 @@
-"""The metrics of locks."""
+"""The metrics of locks and semaphores."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ __all__ = ["LockMeters"]
 
 
 class LockMeters:
-    """Those of one class of paths; the series are kept, since looking them up costs more."""
+    """Those of one recipe and class of paths; the series are kept: looking them up costs more."""
 
-    def __init__(self, recorder: Recorder, path_class: str) -> None:
+    def __init__(self, recorder: Recorder, path_class: str, recipe: str = "lock") -> None:
         self._path_class = path_class
         self._acquires = recorder.histogram(
-            "zk_lock_acquire_seconds",
+            f"zk_{recipe}_acquire_seconds",
             "Time in acquire() by its end: acquired, busy, timeout, interrupted, error, killed.",
             ("path_class", "result"),
         )
         self._by_result: dict[str, Histogram] = {}
         self._lost = recorder.counter(
-            "zk_lock_lost", "Locks lost while held.", ("path_class", "reason")
+            f"zk_{recipe}_lost", "Those lost while held.", ("path_class", "reason")
         )
         self.held = recorder.histogram(
-            "zk_lock_held_seconds", "From the grant to its release or loss.", ("path_class",)
+            f"zk_{recipe}_held_seconds", "From the grant to its release or loss.", ("path_class",)
         ).labels(path_class)
         self.waiters = recorder.gauge(
-            "zk_lock_waiters", "Calls of acquire() under way.", ("path_class",)
+            f"zk_{recipe}_waiters", "Calls of acquire() under way.", ("path_class",)
         ).labels(path_class)
 
     def acquires(self, result: str) -> Histogram:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sepelib.zookeeper._handler import Wake
@@ -10,7 +11,10 @@ from sepelib.zookeeper._handler import Wake
 if TYPE_CHECKING:
     from sepelib.zookeeper.client import Client
 
-__all__ = ["Watch"]
+__all__ = ["Ask", "Watch"]
+
+Ask = Literal["get", "exists", "children", "listing"]
+"""What is read: (data, stat), a stat or None, names, (names, stat)."""
 
 
 class Watch:
@@ -25,18 +29,20 @@ class Watch:
         client: Client,
         path: str,
         wake: Callable[[], object],
-        ask: Literal["get", "exists", "children"] = "get",
+        ask: Ask = "get",
     ) -> None:
         self.path = path
         self.fired = False
         self._wake = wake
         self._client = client
-        self._kind: Literal["data", "children"] = "children" if ask == "children" else "data"
+        self._kind: Literal["data", "children"]
+        self._kind = "data" if ask in ("get", "exists") else "children"
         self._watch = Wake(self._fire)
         request = {
             "get": client.get_async,
             "exists": client.exists_async,
             "children": client.get_children_async,
+            "listing": partial(client.get_children_async, include_data=True),
         }[ask]
         self.answer: Any = request(path, self._watch)
         """A result. What fails with NoNodeError has no watch; of "exists" the value is None then,

@@ -103,39 +103,42 @@ def _refused(result: object) -> bool:
 
 
 class LockTimeout(ZookeeperError, DeadlineExceeded):
-    """The lock at *path* was not granted within *timeout* seconds."""
+    """The lock, or whatever *what* is, at *path* was not granted within *timeout* seconds."""
 
-    def __init__(self, path: str, timeout: float, /) -> None:
-        super().__init__(f"lock {path}: not granted within {timeout:.3g} s")
+    def __init__(self, path: str, timeout: float, what: str = "lock", /) -> None:
+        super().__init__(f"{what} {path}: not granted within {timeout:.3g} s")
         self.path = path
         self.timeout = timeout
+        self.what = what
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.timeout), vars(self)
+        return type(self), (self.path, self.timeout, self.what), vars(self)
 
 
 class LockNotAcquired(ZookeeperError):
-    """The lock at *path* is not held: *reason*."""
+    """The lock, or whatever *what* is, at *path* is not held: *reason*."""
 
-    def __init__(self, path: str, reason: str = "it is not held", /) -> None:
-        super().__init__(path, reason)
+    def __init__(self, path: str, reason: str = "it is not held", what: str = "lock", /) -> None:
+        super().__init__(path, reason, what)
         self.path = path
         self.reason = reason
+        self.what = what
 
     def __str__(self) -> str:
-        return f"lock {self.path}: {self.reason}"
+        return f"{self.what} {self.path}: {self.reason}"
 
 
 class LockLost(ZookeeperError):
-    """The lock at *path* was held and is not any more: *reason*."""
+    """The lock, or whatever *what* is, at *path* was held and is not any more: *reason*."""
 
-    def __init__(self, path: str, reason: str, /) -> None:
-        super().__init__(path, reason)
+    def __init__(self, path: str, reason: str, what: str = "lock", /) -> None:
+        super().__init__(path, reason, what)
         self.path = path
         self.reason = reason
+        self.what = what
 
     def __str__(self) -> str:
-        return f"lock {self.path} was lost: {self.reason}"
+        return f"{self.what} {self.path} was lost: {self.reason}"
 
 
 class Interrupted(ZookeeperError):

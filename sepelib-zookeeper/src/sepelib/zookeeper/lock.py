@@ -29,23 +29,19 @@ from typing import Any, ClassVar, Self
 
 import gevent
 import gevent.event
-from kazoo.exceptions import KazooException
 
 from sepelib.util.deadline import DeadlineExceeded
-from sepelib.zookeeper._contender import UNANSWERED, Attempt, Node
+from sepelib.zookeeper._contender import Attempt, Node
 from sepelib.zookeeper._grant import Grant, Strike, Tenure
-from sepelib.zookeeper._identity import Contender, ask, contenders, identity, normal_path
+from sepelib.zookeeper._identity import Contender, contenders, identity, normal_path
 from sepelib.zookeeper._lock_meters import LockMeters
 from sepelib.zookeeper._queue import LOCK, Blocker, Queue, nearest
 from sepelib.zookeeper._wait import Busy, TimeIsUp, Turns, Wait
 from sepelib.zookeeper.client import Client, client_of
 from sepelib.zookeeper.errors import (
     Interrupted,
-    LockLost,
     LockNotAcquired,
     LockTimeout,
-    ZookeeperError,
-    ZookeeperTimeout,
 )
 
 __all__ = ["Contender", "InterruptableLock", "Lock", "RLock"]
@@ -293,24 +289,7 @@ class Lock:
         `request_timeout`).
         """
         self._client.check_thread("Lock.verify()")
-        grant = self._granted()
-        grant.check()
-        client, node = self._client, grant.node
-        wait = Wait.for_answer(self.path, timeout, client.request_timeout)
-        try:
-            # After a sync, since the server may lag behind the one that has deleted the node.
-            answers = client.sync_async(node.path), client.exists_async(node.path)
-            stat = ask(client, wait, *answers)[1]
-        except ZookeeperTimeout:
-            raise
-        except UNANSWERED as e:
-            grant.check()
-            raise ZookeeperTimeout(f"lock {self.path}: the connection was lost") from e
-        except KazooException as e:
-            raise ZookeeperError(f"lock {self.path}: the own node cannot be read: {e!r}") from e
-        if stat is None:
-            grant.gone()
-        grant.check()
+        self._granted().verify(timeout)
 
     def holder(self, timeout: float | None = None) -> Contender | None:
         """Who is at the head of the queue, as the server sees it; as `contenders()`."""
@@ -388,8 +367,7 @@ class Lock:
             del self._own[me]
         released = self._give_up(grant)
         if self._strict and not failed and not released and grant.state is Tenure.LOST:
-            assert grant.reason is not None
-            raise LockLost(self.path, grant.reason)
+            raise grant.loss()
 
     def _current(self) -> Grant | None:
         return self._own.get(gevent.getcurrent()) or self._grant
