@@ -5,10 +5,13 @@
     schedule      what goes wrong and when, from a seed
     nemesis       does it to the workers and the servers
     slot          a worker's place: its process, its proxies, what it wrote
-    worker        the process that takes locks and writes down what it believes
-    libraries     ours and kazoo (the control) in one shape for the worker
+    worker        the process that uses all recipes and writes down what it believes
+    recipes       one module each: what is done with it; ours and kazoo's (the control) in one shape
+    libraries     the clients of both
+    observer      asks the servers past all faults
     history       what all of them wrote, one line an event
-    checker       pure: history in, verdict out
+    checker       pure: history in, verdict out; checks: the parts of it, by recipe
+    testing       histories made by hand
     run           one seed from the first server to the verdict
     report        the verdict for people; excerpt: the events around a violation
 

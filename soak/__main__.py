@@ -15,6 +15,7 @@ from pathlib import Path
 
 from soak.checker import Limits, check
 from soak.history import read
+from soak.recipes import RECIPES
 from soak.report import describe, keep
 from soak.run import Options, run
 
@@ -29,7 +30,7 @@ def main() -> int:
     judge = commands.add_parser("judge", help="judge a kept history again")
     judge.add_argument("folder", type=Path)
     judge.add_argument("--timeout", type=float, default=2.0, help="of its sessions, in seconds (2)")
-    soak = commands.add_parser("zookeeper", help="locks and singletons")
+    soak = commands.add_parser("zookeeper", help="all recipes of sepelib.zookeeper at once")
     soak.add_argument("--seconds", type=float, default=600.0, help="of faults for each seed (600)")
     soak.add_argument("--seeds", type=int, default=1, metavar="K", help="how many random ones (1)")
     soak.add_argument("--seed", type=int, action="append", help="this one; may be repeated")
@@ -43,7 +44,7 @@ def main() -> int:
     soak.add_argument(
         "--recipe",
         action="append",
-        choices=("lock", "singleton"),
+        choices=tuple(RECIPES),
         help="only this one; may be repeated (all)",
     )
     soak.add_argument("--rate", type=float, default=1.3, help="faults a second (1.3)")
@@ -52,6 +53,8 @@ def main() -> int:
     )
     soak.add_argument("--timeout", type=float, default=2.0, help="of sessions, in seconds (2)")
     options = parser.parse_args()
+    if options.command == "zookeeper" and not _recipes(options):
+        parser.error(f"{options.library} has none of these recipes")
     if options.command == "judge":
         history = read(options.folder)
         report = check(history, Limits(timeout=options.timeout))
@@ -67,6 +70,15 @@ def main() -> int:
     return int(any(found))
 
 
+def _recipes(options: argparse.Namespace) -> list[str]:
+    """Those asked for, in the order of the table; of the control those that it has."""
+    return [
+        name
+        for name, recipe in RECIPES.items()
+        if name in (options.recipe or RECIPES) and (options.library != "kazoo" or recipe.kazoo)
+    ]
+
+
 def soak_one(seed: int, options: argparse.Namespace) -> bool:
     """True when something was violated."""
     print(f"# {options.library}, seed {seed}: {options.seconds:g} s of faults", flush=True)
@@ -75,7 +87,7 @@ def soak_one(seed: int, options: argparse.Namespace) -> bool:
             seed,
             options.seconds,
             library=options.library,
-            recipes=tuple(options.recipe or ("lock", "singleton")),
+            recipes=_recipes(options),
             rate=options.rate,
             timeout=options.timeout,
             struck=options.struck,

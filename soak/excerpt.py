@@ -49,6 +49,7 @@ def _concerns(event: Event, violation: Violation) -> bool:
 
 
 def _claim_of(event: Event) -> object:
-    if event.kind in ("claim", "idle"):
-        return event.worker, event.kind, *event.fields.items()
+    if event.kind in ("claim", "idle", "view", "truth"):
+        told = ((k, str(v)) for k, v in event.fields.items() if k not in ("took", "n"))
+        return event.worker, event.kind, *told
     return id(event)

@@ -3,26 +3,43 @@
 Times are `time.monotonic()`, which all processes of a machine share. A line is written by one
 `os.write`, so a kill -9 loses or tears at most the last one.
 
-    start    pid, life                 a worker's process, *life* of its slot, is up
-    session  state, epoch, id, password
-    acquire  recipe, n                 before the call
-    granted  recipe, n, token          after it returned True; a singleton's target was entered
-    missed   recipe, n                 it returned False
-    struck   recipe, n, how, held      it was killed, timed out from outside or interrupted
-    raised   recipe, n, where, error   what nobody provided for
-    claim    recipe, n, token, held    t is taken before `held` is asked
-    wrote    recipe, n, token, version a fenced transaction set the store to that version
-    release  recipe, n, token, took    also: a singleton's target was left
-    idle     pending                   the worker wants nothing any more; the janitor's backlog
+    start     pid, life                a worker's process, *life* of its slot, is up
+    session   state, epoch, id, password
+    idle      pending                  the worker wants nothing any more; the janitor's backlog
+
+Of a recipe, all with `recipe` and `n`, which a call and what it leads to have in common:
+
+    acquire   timeout?                 before the call; leases of a semaphore, items of a queue too
+    granted   token, leases, item, node   after it; a singleton's target was entered
+    missed                             it returned False or None
+    struck    how, took, held?         a call was killed, timed out from outside or interrupted
+    raised    where, error             what nobody provided for
+    unsure    error                    no answer came: done or not, nobody knows
+    claim     token, held              t is taken before `held` is asked; how many leases
+    wrote     token, version           a fenced transaction set the store to that version
+    release   token, took, how         t is when it began; a singleton's target was left. how: of an
+                                       item, acked, nacked, lost or unsure
+    resize, resized   limit            a semaphore's
+    wait      token, timeout           before it, with that lock; woken: notified?
+    notify    token, locked, wanted    0: all; notified: woken, how many it said
+    heard     version                  read after a change that a listener has told
+    put, stored                        n is the item
+    ack                                before it
+    add       value                    added: pre, post
+    value     asked, value             the counter's, read at rest
+    join, joined, departed             t of the last is when it began
+    view      members                  those seen in the party
 
 And by the harness itself, as worker HARNESS:
 
-    fault    name, detail, lasted, hit or server    t is when it began
-    stalled  seconds                   the machine itself was late by so much
+    fault     name, detail, lasted, hit or server    t is when it began
+    stalled   seconds                  the machine itself was late by so much
+    truth     recipe, sessions, took   the owners of the party's members, t is before it was asked
     healed                             the last fault is over
-    died     hit, status, log          a worker's process ended that nobody had killed
+    died      hit, status, log         a worker's process ended that nobody had killed
     stopped                            the workers were told to want nothing any more
-    left     recipe, names             nodes that were there 2 T later
+    version   recipe, version          the condition's, when all was at rest
+    left      recipe, names            nodes that were there 2 T later
 """
 
 from __future__ import annotations

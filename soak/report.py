@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
-from soak.checker import Figures, Report
+from soak.checker import Report
 from soak.excerpt import excerpt
 from soak.history import save
 from soak.run import Outcome
@@ -22,22 +24,22 @@ def describe(report: Report) -> str:
     if not report.violations:
         lines.append("nothing violated")
     for kind, count in report.kinds.items():
-        lines.append(f"VIOLATED {kind}: {count}")
-        some = [v for v in report.violations if v.kind == kind][:_SHOWN]
-        lines += [f"    worker {v.worker}: {v.text}" for v in some]
+        all_of_it = [v for v in report.violations if v.kind == kind]
+        recipes = Counter(v.recipe for v in all_of_it if v.recipe)
+        by = ", ".join(f"{recipe} {number}" for recipe, number in recipes.items())
+        lines.append(f"VIOLATED {kind}: {count}" + (f" ({by})" if by else ""))
+        lines += [f"    worker {v.worker}: {v.text}" for v in all_of_it[:_SHOWN]]
     return "\n".join(lines)
 
 
-def _figures(figures: Figures) -> str:
-    revived = f"{figures.revived:.1f} s" if figures.revived >= 0 else "never"
-    return (
-        f"{figures.granted} acquisitions, {figures.claims} claims,"
-        f" {figures.stale} stale (latest {figures.lateness:.3f} s),"
-        f" {figures.untold} untold of an expiry (latest {figures.untold_for:.3f} s),"
-        f" {figures.lost} losses noticed ({figures.groundless} without a fault),"
-        f" gap {figures.gap:.1f} s (limit {figures.gap_limit:.1f}),"
-        f" all alive {revived} after the heal"
-    )
+def _figures(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {_number(value)}" for name, value in figures.items())
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.3f} s" if value >= 0 else "never"
 
 
 def keep(outcome: Outcome, folder: Path) -> None:

@@ -8,15 +8,16 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
-
-from kazoo.client import KazooClient
-from kazoo.exceptions import NoNodeError
 
 from sepelib.zookeeper.testing import Ensemble
 from soak.checker import Limits, Report, check
+from soak.checks.party import members
 from soak.history import Event
 from soak.nemesis import Nemesis
+from soak.observer import Observer
+from soak.recipes import RECIPES
 from soak.schedule import RATE, schedule
 from soak.slot import Slot
 
@@ -27,7 +28,7 @@ class Options(NamedTuple):
     seed: int
     seconds: float = 60.0
     library: str = "sepelib"
-    recipes: tuple[str, ...] = ("lock", "singleton")
+    recipes: Sequence[str] = tuple(RECIPES)
     workers: int = 6
     servers: int = 3
     timeout: float = 2.0
@@ -64,21 +65,20 @@ def run(options: Options) -> Outcome:
         with ThreadPoolExecutor(options.workers) as pool:
             list(pool.map(Slot.start, slots))
         nemesis = Nemesis(slots, servers, options.recipes)
+        observer = stack.enter_context(Observer(ensemble.hosts, nemesis.note, options.recipes))
         _drive(options, limits, slots, nemesis)
-        _judge_rest(options, limits, slots, nemesis, ensemble.hosts)
+        _judge_rest(options, limits, slots, nemesis, observer)
         history = [*nemesis.events, *(event for slot in slots for event in slot.events)]
         logs = [slot.process.log_path.read_text(errors="replace") for slot in slots]
     return Outcome(check(history, limits), sorted(history, key=lambda e: e.t), logs)
 
 
 def _drive(options: Options, limits: Limits, slots: Sequence[Slot], nemesis: Nemesis) -> None:
-    def all_granted(since: float) -> bool:
-        return all(_granted(slot, recipe, since) for slot in slots for recipe in options.recipes)
+    def all_alive(since: float) -> bool:
+        return all(_alive(slot, recipe, since) for slot in slots for recipe in options.recipes)
 
     _until(
-        lambda: all(
-            any(_granted(slot, recipe, 0.0) for slot in slots) for recipe in options.recipes
-        ),
+        lambda: all(any(_alive(slot, recipe, 0.0) for slot in slots) for recipe in options.recipes),
         limits.revive,
         nemesis,
     )
@@ -97,14 +97,24 @@ def _drive(options: Options, limits: Limits, slots: Sequence[Slot], nemesis: Nem
     )
     nemesis.inflict(plan, options.seconds)
     healed = time.monotonic()
-    _until(lambda: all_granted(healed), limits.revive, nemesis)
     for slot in slots:
-        if not all(_granted(slot, recipe, healed) for recipe in options.recipes):
+        slot.process.signal(signal.SIGHUP)
+    _until(
+        lambda: all_alive(healed) and ("party" not in options.recipes or _agreed(slots, healed)),
+        limits.revive,
+        nemesis,
+    )
+    for slot in slots:
+        if not all(_alive(slot, recipe, healed) for recipe in options.recipes):
             slot.process.signal(signal.SIGUSR2)
 
 
 def _judge_rest(
-    options: Options, limits: Limits, slots: Sequence[Slot], nemesis: Nemesis, hosts: str
+    options: Options,
+    limits: Limits,
+    slots: Sequence[Slot],
+    nemesis: Nemesis,
+    observer: Observer,
 ) -> None:
     """Let all come to rest, then write down what does not."""
     stopped = time.monotonic()
@@ -119,29 +129,41 @@ def _judge_rest(
     for slot in slots:
         if not _rests(slot, stopped):
             slot.process.signal(signal.SIGUSR2)
-    observer = KazooClient(hosts)
-    observer.start(timeout=limits.revive)
-    try:
-        paths = {recipe: f"/soak/{recipe}" for recipe in options.recipes}
-
-        def quiet() -> bool:
-            return not any(_children(observer, path) for path in paths.values()) and all(
-                _pending(slot, stopped) == 0 for slot in slots
-            )
-
-        _until(quiet, 2 * options.timeout, nemesis)
-        for recipe, path in paths.items():
-            names = [_described(observer, path, name, slots) for name in _children(observer, path)]
-            nemesis.note("left", recipe=recipe, names=names)
-    finally:
-        observer.stop()
-        observer.close()
+    rested = time.monotonic()
+    _until(
+        lambda: all(_pending(slot, stopped) == 0 for slot in slots), 2 * options.timeout, nemesis
+    )
+    if "condition" in options.recipes:
+        version = observer.version("/soak/condition")
+        nemesis.note("version", recipe="condition", version=version)
+        _until(lambda: all(_heard(slot) == version for slot in slots), 2 * options.timeout, nemesis)
+    for recipe in sorted(options.recipes, key=lambda recipe: RECIPES[recipe].tidy):
+        left = rested + 2 * options.timeout + RECIPES[recipe].tidy - time.monotonic()
+        _until(partial(observer.tidy, recipe), left, nemesis)
+        names = [_described(path, owner, slots) for path, owner in observer.left(recipe)]
+        nemesis.note("left", recipe=recipe, names=names)
     for slot in slots:
         slot.follow()
 
 
-def _granted(slot: Slot, recipe: str, since: float) -> bool:
-    return any(e.kind == "granted" and e.recipe == recipe for e in _since(slot, since))
+def _alive(slot: Slot, recipe: str, since: float) -> bool:
+    kinds = {e.kind for e in _since(slot, since) if e.fields.get("recipe") == recipe}
+    return kinds.issuperset(RECIPES[recipe].signs)
+
+
+def _agreed(slots: Sequence[Slot], since: float) -> bool:
+    """Whether each sees exactly the others and itself."""
+    lives = {slot.index: slot.life for slot in slots}
+    return all(_last(slot, "view", "members", since) == members(lives) for slot in slots)
+
+
+def _last(slot: Slot, kind: str, field: str, since: float) -> object:
+    found = next((e.fields[field] for e in _since(slot, since) if e.kind == kind), None)
+    return frozenset(found) if isinstance(found, list) else found
+
+
+def _heard(slot: Slot) -> object:
+    return _last(slot, "heard", "version", 0.0)
 
 
 def _rests(slot: Slot, since: float) -> bool:
@@ -159,22 +181,12 @@ def _since(slot: Slot, t: float) -> Iterator[Event]:
     return itertools.takewhile(lambda event: event.t >= t, reversed(slot.events))
 
 
-def _children(observer: KazooClient, path: str) -> list[str]:
-    try:
-        children: list[str] = observer.get_children(path)
-    except NoNodeError:
-        return []
-    return children
-
-
-def _described(observer: KazooClient, path: str, name: str, slots: Sequence[Slot]) -> str:
-    stat = observer.exists(f"{path}/{name}")
-    owner = 0 if stat is None else stat.ephemeralOwner
+def _described(path: str, owner: int, slots: Sequence[Slot]) -> str:
     for slot in slots:
         for event in slot.events:
             if event.kind == "session" and event.id == owner:
-                return f"{name} of worker {slot.index}"
-    return f"{name} of session {owner:#x}"
+                return f"{path} of worker {slot.index}"
+    return f"{path} of session {owner:#x}"
 
 
 def _until(condition: Callable[[], bool], seconds: float, nemesis: Nemesis) -> None:

@@ -17,7 +17,22 @@ RATE = 1.3
 
 _LENGTHS = (0.3, 1.0, 2.0)
 """In session timeouts: noticed by nobody, at the edge, and well over it."""
-_OPERATIONS = ("connect", "create", "create", "delete", "get_children", "multi", "ping", "sync")
+_OPERATIONS = (
+    "connect",
+    "create",
+    "create",
+    "delete",
+    "exists",
+    "get",
+    "get_children",
+    "multi",
+    "multi",
+    "multi",
+    "multi",
+    "ping",
+    "set",
+    "sync",
+)
 
 
 class Fault(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Any
 from sepelib.util.testing import ServerProcess
 from sepelib.zookeeper.testing import ZookeeperProxy, ZookeeperServer
 from soak.history import Event, Tail
+from soak.recipes import OVER, RECIPES
 
 __all__ = ["Slot", "holder"]
 
@@ -31,12 +32,12 @@ class Slot:
         self.busy = False
         self.proxies: list[ZookeeperProxy] = [server.proxy() for server in servers]
         self._settings = settings
-        self._life = 0
+        self.life = 0
         self._started = 0
         self._tail: Tail | None = None
         self._lock = threading.Lock()
         self._session: tuple[int, bytes] | None = None
-        self._holds: dict[str, int] = {}
+        self._busy: dict[str, dict[str, float]] = {}
         self.process = ServerProcess(
             self._command,
             ready=lambda _: self._is_up(),
@@ -46,7 +47,7 @@ class Slot:
         )
 
     def start(self) -> None:
-        self._life += 1
+        self.life += 1
         self.process.start()
 
     def close(self) -> None:
@@ -57,10 +58,11 @@ class Slot:
         self.follow()
         return self._session
 
-    def token(self, recipe: str) -> int | None:
-        """The token it was granted and has not given back, None when there is none."""
+    def busy_since(self, recipe: str) -> float | None:
+        """Since when it holds something of that recipe or is in a call of it, if it is."""
         self.follow()
-        return self._holds.get(recipe)
+        with self._lock:
+            return max(self._busy.get(recipe, {}).values(), default=None)
 
     def follow(self) -> None:
         """Read on."""
@@ -74,18 +76,20 @@ class Slot:
         match event.kind:
             case "start":
                 self._started = event.life
-                self._holds.clear()
+                self._busy.clear()
                 self._session = None
             case "session" if event.id:
                 self._session = event.id, bytes.fromhex(event.password)
-            case "granted":
-                self._holds[event.recipe] = event.token
-            case "release":
-                self._holds.pop(event.recipe, None)
+            case _ if "recipe" in event.fields:
+                busy = self._busy.setdefault(event.recipe, {})
+                if event.kind in RECIPES[event.recipe].busy:
+                    busy[event.n] = event.t
+                elif event.kind in OVER:
+                    busy.pop(event.n, None)
 
     def _is_up(self) -> bool:
         self.follow()
-        return self._started == self._life
+        return self._started == self.life
 
     def _command(self, process: ServerProcess) -> list[str]:
         journal = process.folder / "history.jsonl"
@@ -94,7 +98,7 @@ class Slot:
         told = {
             "hosts": ",".join(f"{proxy.host}:{proxy.port}" for proxy in self.proxies),
             "worker": self.index,
-            "life": self._life,
+            "life": self.life,
             "journal": str(journal),
             **self._settings,
         }
@@ -102,6 +106,6 @@ class Slot:
 
 
 def holder(slots: Sequence[Slot], recipe: str) -> Slot | None:
-    """Whoever was granted the newest token and has not given it back."""
-    held = [(token, slot) for slot in slots if (token := slot.token(recipe)) is not None]
+    """Whoever is the last to have been granted it, or to have begun what faults should meet."""
+    held = [(since, slot) for slot in slots if (since := slot.busy_since(recipe)) is not None]
     return max(held, key=lambda pair: pair[0])[1] if held else None

@@ -73,10 +73,11 @@ def test_a_good_history_has_no_violation_and_its_figures_are_told() -> None:
     report = good().judged()
     assert report.violations == []
     figures = report.figures["lock"]
-    assert (figures.granted, figures.lost, figures.groundless, figures.stale) == (6, 1, 0, 0)
-    assert figures.gap == 3.0 - 0.9
-    assert figures.gap_limit == 2.0 + 4.0 + 2.0
-    assert round(figures.revived, 6) == 0.8
+    assert (figures["granted"], figures["losses noticed"], figures["stale"]) == (6, 1, 0)
+    assert figures["without a fault"] == 0
+    assert figures["gap"] == 3.0 - 0.9
+    assert figures["gap limit"] == 2.0 + 4.0 + 2.0
+    assert round(figures["all alive"], 6) == 0.8
     assert report.faults == {"silence": 1}
 
 
@@ -88,7 +89,7 @@ def test_a_claim_after_a_newer_grant_to_another_is_stale() -> None:
     report = good().claim(3.25, 0, 30).judged()
     assert set(report.kinds) == {"stale", "refused"}
     figures = report.figures["lock"]
-    assert (figures.stale, round(figures.lateness, 6)) == (1, 0.25)
+    assert (figures["stale"], round(figures["latest"], 6)) == (1, 0.25)
     assert report.violations[0] == Violation(
         "stale", 3.25, 0, "lock: token 30 0.250 s after 40 was granted to worker 1", "lock"
     )
@@ -110,8 +111,8 @@ def test_a_session_that_the_server_ends_by_itself_is_excused_until_its_lease_is_
         return h.claim(until, 0, 10).judged()
 
     assert claimed(1.2, hit=0).violations == []
-    assert claimed(1.2, hit=0).figures["lock"].untold == 1
-    assert round(claimed(1.2, hit=0).figures["lock"].untold_for, 6) == 0.2
+    assert claimed(1.2, hit=0).figures["lock"]["untold of an expiry"] == 1
+    assert round(claimed(1.2, hit=0).figures["lock"]["untold for"], 6) == 0.2
     assert set(claimed(3.0, hit=0).kinds) == {"stale", "refused"}
     assert set(claimed(1.2, hit=1).kinds) == {"stale", "refused"}
 
@@ -218,14 +219,14 @@ def test_a_gap_longer_than_a_session_a_fault_and_the_grace_is_found() -> None:
     assert gap(7.9).violations == []
     report = gap(8.1)
     assert set(report.kinds) == {"gap"}
-    assert report.figures["lock"].gap == 8.1
+    assert report.figures["lock"]["gap"] == 8.1
 
 
 def test_a_servers_fault_makes_a_longer_gap_lawful_since_it_renews_the_sessions() -> None:
     h = History().granted(0.0, 0, 10).healed(7.0).granted(7.1, 0, 20)
     assert h.kinds() == {"gap"}
     h.fault(2.0, "pause", 1.5, server=2)
-    assert h.judged().figures["lock"].gap_limit == 7.5
+    assert h.judged().figures["lock"]["gap limit"] == 7.5
     assert h.kinds() == set()
 
 
@@ -244,7 +245,7 @@ def test_a_worker_that_does_not_come_back_after_the_heal_is_found() -> None:
     h.add(7.5, 1, "idle", pending=0)
     report = h.judged()
     assert [(v.kind, v.worker) for v in report.violations] == [("not alive", 1)]
-    assert report.figures["lock"].revived == -1
+    assert report.figures["lock"]["all alive"] == -1
 
 
 def attempt(took: float, end: str = "missed") -> History:
@@ -268,6 +269,14 @@ def test_an_acquire_ends_with_its_process() -> None:
     assert attempt(0.0, end="").fault(3.0, "kill", hit=0).kinds() == set()
     assert attempt(0.0, end="").fault(3.0, "kill", hit=1).kinds() == {"late"}
     assert attempt(0.0, end="").fault(3.0, "kill", server=0).kinds() == {"late"}
+
+
+def test_an_acquire_that_was_begun_while_its_process_was_being_killed_ends_with_it_too() -> None:
+    late = attempt(0.0, end="").fault(-0.01, "kill", 1.0, hit=0)
+    assert late.kinds() == {"late"}
+    late.add(1.0, 0, "start", pid=2, life=2)
+    late.add(1.1, 0, "session", state="CONNECTED", epoch=1, id=1, password="")
+    assert late.kinds() == set()
 
 
 def test_a_worker_that_stands_still_is_given_that_time() -> None:
@@ -342,8 +351,8 @@ def test_a_delete_that_the_janitor_never_gets_done_is_found() -> None:
 
 def test_a_loss_without_a_fault_nearby_is_counted_but_is_no_violation() -> None:
     h = History().granted(20.0, 0, 10).claim(20.1, 0, 10, held=False)
-    assert h.fault(19.0, "cut", hit=1).judged().figures["lock"].groundless == 1
-    assert h.fault(19.0, "cut", hit=0).judged().figures["lock"].groundless == 0
+    assert h.fault(19.0, "cut", hit=1).judged().figures["lock"]["without a fault"] == 1
+    assert h.fault(19.0, "cut", hit=0).judged().figures["lock"]["without a fault"] == 0
     assert h.judged().violations == []
 
 

@@ -244,7 +244,7 @@ class Queue:
             lambda: len(self.names()) == count, seconds, f"the queue never was {count} long"
         )
 
-    def stays_at(self, count: int, seconds: float = 1.0) -> None:
+    def stays_at(self, count: int, seconds: float = 0.5) -> None:
         """Nor is there another one a while later."""
         self.comes_to(count)
         gevent.sleep(seconds)

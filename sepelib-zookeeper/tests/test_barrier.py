@@ -121,6 +121,21 @@ def test_a_lost_answer_closes_and_opens_all_the_same(far: Client, proxy: Any) ->
         assert gate.wait()
 
 
+def test_a_removal_whose_answer_is_lost_opens_nothing_that_was_closed_since(
+    client: Client, far: Client, proxy: Any
+) -> None:
+    gate = Barrier(far, GATE)
+    gate.create()
+    with proxy.lose_answer_to("delete") as loss:
+        removal = spawn(gate.remove)
+        loss.wait()
+        proxy.refuse()
+        assert Barrier(client, GATE).create()
+        proxy.heal()
+        assert ended(removal)
+    assert not gate.wait(0)
+
+
 def test_without_an_answer_it_is_said_whether_the_gate_may_be_closed(
     far: Client, proxy: Any
 ) -> None:
@@ -136,6 +151,14 @@ def test_without_an_answer_it_is_said_whether_the_gate_may_be_closed(
     with pytest.raises(ZookeeperTimeout) as unsent:
         gate.remove(0.05)
     assert not unsent.value.maybe_executed
+
+
+def test_a_gate_is_looked_at_behind_all_that_was_done_before(far: Client, proxy: Any) -> None:
+    """Of servers of which one lags behind it is the latest that counts."""
+    before = proxy.counts()
+    assert Barrier(far, GATE).wait() and not Barrier(far, GATE).remove()
+    spent = proxy.counts() - before
+    assert spent["sync"] == spent["exists"] == 2
 
 
 def test_a_wait_goes_on_in_the_next_session(zookeeper: Any, client: Client, far: Client) -> None:
@@ -183,7 +206,7 @@ def test_who_waits_at_a_client_that_stops_is_told(zookeeper: Any, client: Client
     gate.create()
     waiters = [spawn(outcome, gate.wait), spawn(outcome, barrier.enter)]
     comes_to(client, 1)
-    eventually(lambda: watches(zookeeper) == 2)
+    eventually(lambda: watches(zookeeper) == 3)
 
     client.stop()
 
@@ -385,6 +408,7 @@ def test_who_was_let_in_as_its_time_ended_is_in(zookeeper: Any, client: Client, 
     late = DoubleBarrier(zookeeper.client(hosts=proxy.hosts), PATH, 2)
     entry = spawn(late.enter, 0.6)
     comes_to(client, 1)
+    eventually(lambda: watches(zookeeper) == 2)
     before = proxy.counts()["multi"]
     proxy.hold_replies()  # nobody tells it that the other one comes
 
@@ -396,6 +420,47 @@ def test_who_was_let_in_as_its_time_ended_is_in(zookeeper: Any, client: Client, 
     assert ended(entry) and late.participating
     assert not other.leave(0.02), "the other one does not wait for it"
     assert late.leave() and other.leave()
+
+
+def test_who_was_let_in_before_it_had_looked_is_in(
+    zookeeper: Any, client: Client, proxy: Any
+) -> None:
+    late, other = (
+        DoubleBarrier(zookeeper.client(hosts=proxy.hosts), PATH, 2),
+        DoubleBarrier(client, PATH, 2),
+    )
+    client.ensure_path(PATH)
+    loss = proxy.lose_answer_to("get", containing=PATH.encode(), then="hold")
+    entry = spawn(late.enter, 0.3)
+    loss.wait()
+
+    assert other.enter(5.0)
+    before = proxy.counts()
+    eventually(lambda: proxy.counts() != before)  # its time is over
+    proxy.resume()
+
+    assert ended(entry) and late.participating
+    assert not other.leave(0.02), "the other one does not wait for it"
+    assert late.leave() and other.leave()
+
+
+def test_a_deadline_that_is_over_keeps_no_member_inside(client: Client) -> None:
+    one, other = pair(client)
+    with deadline(0.001):
+        gevent.sleep(0.01)
+        with pytest.raises(DeadlineExceeded):
+            one.leave()
+    assert other.leave(5.0) and one.leave(5.0)
+
+    def stay_too_long() -> None:
+        with deadline(0.2), other:
+            ended(entry)
+            gevent.sleep(0.21)
+
+    entry = spawn(one.enter)
+    with pytest.raises(DeadlineExceeded):
+        stay_too_long()
+    assert one.leave(5.0)
 
 
 def test_the_timeout_is_kept_without_a_connection(client: Client, far: Client, proxy: Any) -> None:
@@ -444,12 +509,11 @@ def test_who_waits_stands_there_again_when_its_node_was_deleted(
     barrier = DoubleBarrier(client, PATH, 2)
     entry = spawn(barrier.enter)
     comes_to(client, 1)
+    gevent.sleep(0.05)
     client.delete(f"{PATH}/{standing(client)[0]}")
-    # Nobody is told; what wakes it next shows it.
-    other = spawn(DoubleBarrier(client, PATH, 2).enter)
     comes_to(client, 1)
-    client.set(PATH, b"")
-    assert ended(other) and ended(entry)
+    assert DoubleBarrier(client, PATH, 2).enter(5.0)
+    assert ended(entry)
 
 
 def test_who_waits_stands_there_again_when_all_was_deleted(client: Client) -> None:
@@ -470,7 +534,7 @@ def test_who_was_let_in_and_has_died_since_is_not_let_in(
     late = DoubleBarrier(far, PATH, 2)
     entry = spawn(outcome, late.enter)
     comes_to(client, 1)
-    eventually(lambda: watches(zookeeper) == 1)
+    eventually(lambda: watches(zookeeper) == 2)
     session = far.client_id
     proxy.refuse()
     proxy.cut()
@@ -538,14 +602,14 @@ def test_who_has_gone_since_it_was_seen_is_not_counted(
 ) -> None:
     first = spawn(DoubleBarrier(client, PATH, 2).enter)
     comes_to(client, 1)
-    proxy.delay(replies=0.3)
+    proxy.delay(replies=0.15)
     entry = spawn(DoubleBarrier(far, PATH, 2).enter)
     eventually(lambda: proxy.counts()["get_children"])  # it will see two
 
     first.kill()
 
     eventually(lambda: proxy.counts()["multi"])
-    gevent.sleep(0.7)
+    gevent.sleep(0.4)
     assert not entry.ready(), "it is in alone"
     assert client.get(PATH)[1].version == 0
 

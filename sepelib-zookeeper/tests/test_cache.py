@@ -1,10 +1,13 @@
 """TreeCache: what it shows is what the servers have, soon after, whatever happens on the way."""
 
+import gc
 import logging
 import random
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 import gevent
@@ -480,6 +483,81 @@ def test_two_caches_of_a_path_go_on_without_each_other(
     assert watches(zookeeper) == before
 
 
+@pytest.mark.parametrize("seed", [3])
+def test_caches_and_watches_of_overlapping_paths_come_and_go_without_each_other(
+    client: Client, other: Client, zookeeper: Any, proxy: Any, both: str, seed: int
+) -> None:
+    """The server has one watch of a path for all of them, and not of each kind."""
+    rng = random.Random(seed)
+    before = watches(zookeeper)
+    paths = ["/app", "/app/a"]
+    caches: list[TreeCache] = []
+    told: dict[DataWatch | ChildrenWatch, list[Any]] = {}
+
+    def begin() -> None:
+        path, last = rng.choice(paths), [object()]
+        kind = rng.randrange(4)
+        if kind < 2:
+            caches.append(TreeCache(client, path))
+            caches[-1].start_async()
+        elif kind == 2:
+            told[DataWatch(client, path, lambda data, stat: last.__setitem__(0, data))] = last
+        else:
+            told[ChildrenWatch(client, path, partial(last.__setitem__, 0))] = last
+
+    def end() -> None:
+        if rng.random() < 0.5 and caches:
+            caches.pop(rng.randrange(len(caches))).close()
+        elif told:
+            watch = rng.choice(list(told))
+            del told[watch]
+            watch.stop()
+
+    def change(step: int) -> None:
+        path = rng.choice([*paths, "/app/b", "/app/a/y"])
+        with suppress(KazooException):
+            if rng.random() < 0.3:
+                other.delete(path, recursive=True)
+            elif other.exists(path):
+                other.set(path, b"%d" % step)
+            else:
+                other.create(path, b"%d" % step, makepath=True)
+
+    def all_is_known() -> bool:
+        for watch, last in told.items():
+            there = other.exists(watch.path) is not None
+            if isinstance(watch, DataWatch):
+                now: Any = other.get(watch.path)[0] if there else None
+            else:
+                now = sorted(other.get_children(watch.path)) if there else None
+            if last[0] != now:
+                return False
+        return all(
+            cache.initialized.is_set() and shown(cache) == truth(other, cache.path)
+            for cache in caches
+        )
+
+    for step in range(60):
+        if rng.random() < 0.6:
+            begin()
+        change(2 * step)
+        if rng.random() < 0.1:
+            proxy.cut()
+        if rng.random() < 0.5:
+            end()
+        if rng.random() < 0.5:
+            gevent.sleep(rng.random() / 100)
+        change(2 * step + 1)
+        if step % 3 == 2:
+            eventually(all_is_known)
+    while caches or told:
+        end()
+    settle(client)
+    assert watches(zookeeper) == before
+    assert not client._recursive_watchers
+    assert not any(client._data_watchers.values()) and not any(client._child_watchers.values())
+
+
 def test_a_cache_made_at_once_after_one_that_was_closed_is_told(
     client: Client, other: Client, both: str
 ) -> None:
@@ -657,6 +735,73 @@ def test_a_lost_answer_loses_nothing(
     cache.close()
 
 
+def lose_by_the_clock(client: Client) -> None:
+    """As after a hub that was blocked for long: the session is lost, its connection lives on."""
+    session = client.session
+    epoch, connected = session.epoch, client._connection.connect_sent
+    session._lease.deadline = session.clock()
+    client._beat.by(session.clock())
+    eventually(lambda: session.epoch == epoch + 1)
+    assert client._connection.connect_sent == connected
+
+
+def test_a_session_lost_by_the_clock_alone_leaves_no_watch_behind(
+    client: Client, other: Client, zookeeper: Any, both: str
+) -> None:
+    told = Told()
+    before = watches(zookeeper)
+    grow(other, "/app/a/b")
+    cache = TreeCache(client, ROOT)
+    cache.start()
+    cache.listen(told)
+    for number in range(3):
+        lose_by_the_clock(client)
+        eventually(lambda: cache.in_sync)
+        other.set("/app/a/b", b"%d" % number)
+        eventually(lambda: shown(cache) == truth(other))
+    assert [kind for kind in told.kinds() if kind in (LOST, RECONNECTED)] == [LOST, RECONNECTED] * 3
+    cache.close()
+    settle(client)
+    assert watches(zookeeper) == before and not client._recursive_watchers
+
+
+def test_a_new_session_is_synced_until_the_server_has_answered_that(
+    client: Client, other: Client, proxy: Any
+) -> None:
+    """Not until then the client knows what is too old for it."""
+    grow(other, "/app/a")
+    with TreeCache(client, ROOT) as cache:
+        client.stop()
+        before = proxy.counts()
+        with proxy.lose_answer_to("sync"):
+            client.start()
+            eventually(lambda: client.session.state is client.session.state.SUSPENDED)
+        eventually(lambda: cache.in_sync)
+        assert (proxy.counts() - before)["sync"] == 2
+        proxy.cut()
+        eventually(lambda: not cache.in_sync)
+        eventually(lambda: cache.in_sync)
+        assert (proxy.counts() - before)["sync"] == 2
+
+
+def test_one_cut_for_many_caches_is_one_cut(client: Client, other: Client, proxy: Any) -> None:
+    """It takes several to conclude that the server is an old one."""
+    grow(other, "/app/a")
+    proxy.hold_replies()
+    caches = [TreeCache(client, ROOT) for _ in range(5)]
+    for cache in caches:
+        cache.start_async()
+    eventually(lambda: proxy.counts()["add_watch"] == 5)
+    proxy.cut()
+    eventually(lambda: client.session.state is client.session.state.SUSPENDED)
+    proxy.heal()
+    for cache in caches:
+        assert cache.initialized.wait(10.0)
+    assert client._recursive_offered
+    for cache in caches:
+        cache.close()
+
+
 # Start and close.
 
 
@@ -820,6 +965,51 @@ def test_a_listener_may_close_the_cache(client: Client, other: Client, zookeeper
     assert told.of(ADDED) == ["/app"] and watches(zookeeper) == before
 
 
+def test_no_listener_is_told_of_what_has_closed_the_cache(
+    client: Client, other: Client, proxy: Any, zookeeper: Any
+) -> None:
+    told = Told()
+    before = watches(zookeeper)
+    cache = TreeCache(client, ROOT)
+    remove = client.session.subscribe(cache.close)
+    cache.start()
+    cache.listen(told)
+    proxy.cut()
+    eventually(lambda: client.session.state is client.session.state.SUSPENDED)
+    eventually(lambda: client.session.state is client.session.state.CONNECTED)
+    settle(client)
+    remove()
+    assert not told and watches(zookeeper) == before
+
+
+def test_memory_is_that_of_the_nodes_that_are_there(client: Client, other: Client) -> None:
+    def live() -> int:
+        gc.collect()
+        return len(gc.get_objects())
+
+    def come_and_go(first: int) -> None:
+        for number in range(first, first + 40):
+            with other.transaction() as transaction:
+                transaction.create(f"/app/{number}", b"")
+                transaction.create(f"/app/{number}/below", b"")
+            other.delete(f"/app/{number}", recursive=True)
+        other.set(ROOT, b"%d" % first)
+        eventually(lambda: shown(cache) == truth(other))
+
+    grow(other, ROOT)
+    for recursive in True, False:
+        client._recursive_offered = recursive
+        with TreeCache(client, ROOT) as cache:
+            come_and_go(0)
+            gevent.sleep(0.05)
+            before = live()
+            come_and_go(40)
+            gevent.sleep(0.05)
+            # Each of its 160 changes would leave something.
+            assert live() < before + 80
+            assert len(client._data_watchers) + len(client._child_watchers) <= 2
+
+
 # Refusals.
 
 
@@ -838,3 +1028,80 @@ def test_a_node_that_may_not_be_read_is_not_there_and_logged_once(
     assert [record.levelno for record in refused if record.levelno > logging.DEBUG] == [
         logging.WARNING
     ]
+
+
+def test_a_node_that_may_not_be_read_any_more_is_gone_after_a_reconnect(
+    client: Client, other: Client, zookeeper: Any, proxy: Any, both: str
+) -> None:
+    """Servers do not even tell of its end."""
+    before = watches(zookeeper)
+    grow(other, "/app/a/b", "/app/c")
+    cache = TreeCache(client, ROOT)
+    cache.start()
+    other.add_auth("digest", "a:b")
+    other.set_acls("/app/a", [make_digest_acl("a", "b", all=True)])
+    proxy.cut()
+    eventually(lambda: set(shown(cache)) == {"/app", "/app/c"})
+    eventually(lambda: cache.in_sync)
+    other.set("/app/c", b"x")
+    eventually(lambda: cache.get_data("/app/c", None) == ("/app/c", *other.get("/app/c")))
+    cache.close()
+    settle(client)
+    assert watches(zookeeper) == before
+
+
+def troubled_server(address: tuple[str, int], operation: str, times: int) -> StreamServer:
+    """A way to *address* on which the first *operation*s fail, as at a server with overload."""
+    left = [times]
+
+    def serve(near: Any, _: object) -> None:
+        far = gevent.socket.create_connection(address)
+        refused: set[bytes] = set()
+
+        def back() -> None:
+            frames = Frames()
+            with suppress(OSError):
+                while data := far.recv(65536):
+                    for frame in frames.feed(data):
+                        if frame[4:8] in refused:
+                            refused.remove(frame[4:8])
+                            # Of a reply: length, xid, zxid, error.
+                            frame = b"\0\0\0\x10" + frame[4:16] + struct.pack(">i", -127)
+                        near.sendall(frame)
+            near.close()
+
+        backwards, frames, first = gevent.spawn(back), Frames(), True
+        with suppress(OSError), closing(far):
+            while data := near.recv(65536):
+                for frame in frames.feed(data):
+                    if not first and kind_of(frame) == operation and left[0]:
+                        left[0] -= 1
+                        refused.add(frame[4:8])
+                    far.sendall(frame)
+                    first = False
+        backwards.kill()
+
+    return StreamServer(("127.0.0.1", 0), serve)
+
+
+@pytest.mark.parametrize(
+    ("operation", "times"), [("add_watch", 1), ("get", 2), ("get_children", 1)]
+)
+def test_an_error_that_says_nothing_of_the_node_does_not_hide_it(
+    zookeeper: Any,
+    other: Client,
+    operation: str,
+    times: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    grow(other, "/app/a/b", "/app/c")
+    server = troubled_server(zookeeper.server.address, operation, times)
+    server.start()
+    try:
+        hosts = f"127.0.0.1:{server.server_port}{zookeeper.chroot}"
+        with Client(hosts, timeout=T) as client, TreeCache(client, ROOT) as cache:
+            assert shown(cache) == truth(other) and cache.in_sync
+            assert client._recursive_offered
+    finally:
+        server.stop()
+    assert caplog.text.count("is tried again") == 1

@@ -5,7 +5,12 @@ from typing import Any
 
 import gevent
 import pytest
-from kazoo.exceptions import BadVersionError, NoNodeError
+from kazoo.exceptions import (
+    BadVersionError,
+    NoNodeError,
+    SessionExpiredError,
+    SessionMovedError,
+)
 
 from sepelib.util.deadline import deadline
 from sepelib.zookeeper import (
@@ -18,6 +23,7 @@ from sepelib.zookeeper import (
 )
 from sepelib.zookeeper._call import Call, Unanswered
 from sepelib.zookeeper._wait import Busy, TimeIsUp
+from sepelib.zookeeper.transaction import TransactionRefused
 
 SESSION = 2.0
 
@@ -96,6 +102,7 @@ def test_a_call_knows_of_a_write_without_an_answer(client: Client, proxy: Any, e
         if end == "kill":
             writing.kill()
         writing.join(5.0)
+    proxy.heal()  # for the client's end
     assert call.unanswered
     kind = {"timeout": TimeIsUp, "kill": None, "lost": Unanswered}[end]
     assert kind is None or isinstance(writing.exception, kind)
@@ -214,6 +221,27 @@ def retried(call: Call, ask: Any) -> None:
             call.write(ask)
         except Unanswered:
             continue
+
+
+@pytest.mark.parametrize("error", [SessionExpiredError, SessionMovedError])
+def test_a_transaction_refused_for_its_session_is_for_the_next_one(
+    client: Client, error: type[Exception]
+) -> None:
+    """It says nothing of what was asked for, and is the end of the session or connection."""
+    answer = client.handler.async_result()
+    answer.set_exception(TransactionRefused([error()], ["create /x"]))
+    with Call(client, "/x", "gate", 5.0) as call:
+        with pytest.raises(Unanswered):
+            call.write(lambda: answer)
+        assert not call.unanswered
+
+
+def test_a_deadline_that_is_over_before_the_call_is_a_timeout(client: Client) -> None:
+    with deadline(0.001):
+        gevent.sleep(0.01)
+        with pytest.raises(ZookeeperTimeout, match=r"^gate /x: ") as caught:
+            Call.for_answer(client, "/x", "gate", 5.0)
+    assert not caught.value.maybe_executed
 
 
 def test_an_error_of_kazoo_that_nobody_took_is_named(client: Client) -> None:

@@ -175,6 +175,25 @@ def test_what_a_callback_raises_is_logged_once_with_the_path_and_ends_nothing_el
     assert recorder.value("zk_watch_callbacks", "ok") == 2
 
 
+def test_a_callback_whose_greenlet_is_killed_before_it_has_begun_is_called_all_the_same() -> None:
+    handler, seen = Handler(), list[str]()
+    handler.start()
+    fire(handler, lambda event: seen.append("a"), "/a")
+    fire(handler, lambda event: seen.append("b"), "/a")
+
+    handler._lanes["/a"].greenlet.kill(block=False)
+    wait_until(lambda: len(seen) == 2)
+
+    assert seen == ["a", "b"] and not handler._lanes
+
+    fire(handler, lambda event: seen.append("c"), "/a")
+    lane = handler._lanes["/a"]
+    assert lane.clear() == 1
+    lane.greenlet.kill()
+    wait_until(lambda: not handler._lanes)
+    assert len(seen) == 2
+
+
 def test_a_callback_that_is_killed_ends_alone() -> None:
     handler, seen = Handler(), list[str]()
     handler.start()

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-import gevent.subprocess
+import gevent.socket
 import pytest
 from kazoo.security import CREATOR_ALL_ACL
 
 from sepelib.zookeeper import Client, Lock, ReadLock, Semaphore
 from sepelib.zookeeper._cli import main
 from sepelib.zookeeper._cli_output import duration, escaped
+from sepelib.zookeeper.testing._hub import off_the_hub
 
 PROGRAM = "python -m sepelib.zookeeper"
 
@@ -62,30 +63,53 @@ def run(zookeeper: Any, capsys: pytest.CaptureFixture[str]) -> Run:
     return Run(zookeeper.hosts, capsys)
 
 
-@pytest.fixture
-def spawn(zookeeper: Any) -> Iterator[Callable[..., Any]]:
-    """Starts a command in a process of its own."""
-    processes = []
+class Program:
+    """A command in a process of its own.
 
-    def start(*arguments: str, **options: Any) -> Any:
-        environment = {**os.environ, "ZOOKEEPER_HOSTS": zookeeper.hosts}
-        streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        process: Any = gevent.subprocess.Popen(
-            [sys.executable, "-m", "sepelib.zookeeper", *arguments],
-            env=environment,
-            text=True,
-            **streams | options,
-        )
-        processes.append(process)
-        return process
+    Waited for off the hub: gevent's way to do so takes the exit status of all children, also of
+    those that other tests start by the standard library.
+    """
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout, process.stderr):
+    def __init__(self, arguments: list[str], **options: Any) -> None:
+        self.process = subprocess.Popen(arguments, text=True, **options)
+
+    def communicate(self, text: str | None = None) -> tuple[str, str]:
+        return off_the_hub(self.process.communicate, text, timeout=20.0)
+
+    def wait(self, timeout: float = 20.0) -> int:
+        return off_the_hub(self.process.wait, timeout)
+
+    def errors(self, letters: int = -1) -> str:
+        assert self.process.stderr is not None
+        return off_the_hub(self.process.stderr.read, letters)
+
+    def error_line(self) -> str:
+        assert self.process.stderr is not None
+        return off_the_hub(self.process.stderr.readline)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
+
+
+@pytest.fixture
+def spawn(zookeeper: Any) -> Iterator[Callable[..., Program]]:
+    programs = []
+
+    def start(*arguments: str, **options: Any) -> Program:
+        environment = {**os.environ, "ZOOKEEPER_HOSTS": zookeeper.hosts}
+        streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        command = [sys.executable, "-m", "sepelib.zookeeper", *arguments]
+        program = Program(command, env=environment, **streams | options)
+        programs.append(program)
+        return program
+
+    yield start
+    for program in programs:
+        program.close()
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
@@ -265,13 +289,15 @@ def test_break_refuses_what_is_not_the_holder(client: Client, run: Run) -> None:
     lock.verify()
 
 
-def test_break_asks_nobody_without_a_terminal(client: Client, spawn: Callable[..., Any]) -> None:
+def test_break_asks_nobody_without_a_terminal(
+    client: Client, spawn: Callable[..., Program]
+) -> None:
     lock = held(Lock(client, "/app/a"))
 
-    process = spawn("break", "/app/a", "--token", str(lock.fencing_token))
-    out, err = process.communicate("y\n", timeout=20.0)
+    program = spawn("break", "/app/a", "--token", str(lock.fencing_token))
+    out, err = program.communicate("y\n")
 
-    assert (process.returncode, out) == (2, "") and "give --yes" in err
+    assert (program.process.returncode, out) == (2, "") and "give --yes" in err
     lock.verify()
 
 
@@ -279,25 +305,25 @@ def test_break_asks_nobody_without_a_terminal(client: Client, spawn: Callable[..
     ("answer", "status"), [("y\n", 0), ("\n", 2), (signal.SIGINT, 130)], ids=str
 )
 def test_break_asks_at_a_terminal(
-    client: Client, spawn: Callable[..., Any], answer: Any, status: int
+    client: Client, spawn: Callable[..., Program], answer: Any, status: int
 ) -> None:
     lock = held(Lock(client, "/app/a", "host:1"))
     terminal, tty = pty.openpty()
     try:
-        process = spawn("break", "/app/a", "--token", str(lock.fencing_token), stdin=tty)
-        question = process.stderr.read(len("Take it from host:1"))
+        program = spawn("break", "/app/a", "--token", str(lock.fencing_token), stdin=tty)
+        question = program.errors(len("Take it from host:1"))
         lock.verify()
         if isinstance(answer, str):
             os.write(terminal, answer.encode())
         else:
-            process.send_signal(answer)
-        process.communicate(timeout=20.0)
+            program.process.send_signal(answer)
+        program.communicate()
     finally:
         os.close(terminal)
         os.close(tty)
 
     assert question == "Take it from host:1"
-    assert process.returncode == status
+    assert program.process.returncode == status
     assert bool(client.get_children("/app/a")) is (status != 0)
 
 
@@ -345,16 +371,44 @@ def test_gc_deletes_contenders_of_no_session_if_it_is_told_to(client: Client, ru
     [
         ["--idle", "soon"],
         ["--idle", "-1"],
+        ["--idle", "9" * 400],
         ["--max-age", "1y"],
+        ["--max-age", "0"],
         ["--matching", "("],
         ["--depth", "0"],
         ["--rate", "0"],
+        ["--rate", "1d"],
         ["--timeout", "0"],
+        ["--timeout", "30d"],
     ],
 )
 def test_arguments_that_make_no_sense_are_said(run: Run, arguments: list[str]) -> None:
     assert run("gc", "/app", *arguments) == 2
     assert "Traceback" not in run.err and arguments[0] in run.err
+
+
+def test_the_servers_own_nodes_are_left_to_them(run: Run, zookeeper: Any) -> None:
+    root = zookeeper.hosts.partition("/")[0]
+    assert run("gc", "/zookeeper/quota", hosts=root) == 2
+    assert run.err == f"{PROGRAM}: /zookeeper/quota belongs to the servers themselves\n"
+
+
+def test_what_may_not_be_read_is_held_all_the_same(
+    client: Client, run: Run, zookeeper: Any
+) -> None:
+    client.create("/app")
+    client.create("/app/a")
+    owner = zookeeper.client(auth_data=[("digest", "me:secret")], default_acl=CREATOR_ALL_ACL)
+    lock = held(Lock(owner, "/app/a"))
+    token = hex(lock.fencing_token)
+
+    for command in (["locks", "/app"], ["holders", "/app/a"]):
+        assert run(*command) == 0
+        assert token in run.out and "no permission to read who" in run.out
+    assert run("holders", "/app/a", "--json") == 0
+    assert [it["readable"] for it in run.json["contenders"]] == [False]
+    assert run("break", "/app/a", "--token", token, "--yes") == 0
+    assert lock.lost.wait(5.0)
 
 
 # How it ends.
@@ -378,7 +432,7 @@ def test_servers_that_go_silent_are_said(
 
     gevent.spawn(shut)
     with proxy.lose_answer_to("get_children", then="hold"):
-        assert run(command, "/app", "--timeout", "1", hosts=proxy.hosts) == 3
+        assert run(command, "/app", "--timeout", "0.5", hosts=proxy.hosts) == 3
     assert run.err.count("\n") == 1 and "Traceback" not in run.err
 
 
@@ -394,30 +448,80 @@ def test_which_servers_has_to_be_said(
 
 
 def test_an_interrupt_is_one_line_and_nothing_is_deleted(
-    client: Client, spawn: Callable[..., Any]
+    client: Client, spawn: Callable[..., Program]
 ) -> None:
     used(client, "/app/a")
-    process = spawn("gc", "/app", "--delete", "--idle", "1h")
-    assert "looking again in 1h00m" in process.stderr.readline()
+    program = spawn("gc", "/app", "--delete", "--idle", "1h")
+    assert "looking again in 1h00m" in program.error_line()
 
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20.0)
+    program.process.send_signal(signal.SIGINT)
+    out, err = program.communicate()
 
-    assert (process.returncode, out, err) == (130, "", f"{PROGRAM}: interrupted\n")
+    assert (program.process.returncode, out, err) == (130, "", f"{PROGRAM}: interrupted\n")
     assert client.get_children("/app") == ["a"]
 
 
+def test_an_interrupt_is_heard_while_nobody_reads_the_output(
+    client: Client, spawn: Callable[..., Program]
+) -> None:
+    transaction = client.transaction()
+    transaction.create("/app")
+    for number in range(300):  # more than a pipe takes
+        transaction.create(f"/app/{number:0200}")
+        name = f"/app/{number:0200}/{number:032x}__lock__0000000000"
+        transaction.create(name, b"x" * 60, ephemeral=True)
+    transaction.commit()
+    program = spawn("locks", "/app")
+    with gevent.Timeout(20.0):
+        gevent.socket.wait_read(program.process.stdout.fileno())
+    gevent.sleep(0.2)
+
+    program.process.send_signal(signal.SIGINT)
+
+    assert program.wait(timeout=5.0) == 130
+    assert program.errors() == f"{PROGRAM}: interrupted\n"
+
+
+def test_an_output_that_takes_no_letters_of_that_kind_is_given_others(
+    client: Client, spawn: Callable[..., Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    held(Lock(client, "/app/ü", "ï"))
+
+    out, err = spawn("locks", "/app").communicate()
+
+    assert out.splitlines()[1].split()[:3] == ["/app/\\xfc", "lock", "\\xef"]
+    assert err == ""
+
+
+def test_an_output_that_cannot_be_written_is_said(spawn: Callable[..., Program]) -> None:
+    with open("/dev/full", "w") as full:
+        program = spawn("locks", stdout=full)
+    assert program.wait() == 1
+    assert program.errors() == (
+        f"{PROGRAM}: the output cannot be written: [Errno 28] No space left on device\n"
+    )
+
+
+def test_closed_streams_are_no_error(client: Client, zookeeper: Any) -> None:
+    held(Lock(client, "/app/a"))
+    program = f"{sys.executable} -m sepelib.zookeeper --hosts {zookeeper.hosts}"
+    for arguments, status in (("locks", 0), ("holders /none", 1)):
+        script = f"exec {program} {arguments} <&- >&- 2>&-"
+        assert Program(["/bin/sh", "-c", script]).wait() == status
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(
-    client: Client, spawn: Callable[..., Any]
+    client: Client, spawn: Callable[..., Program]
 ) -> None:
     held(Lock(client, "/app/a"))
     reading, writing = os.pipe()
     os.close(reading)
-    process = spawn("locks", "/app", stdout=writing)
+    program = spawn("locks", "/app", stdout=writing)
     os.close(writing)
 
-    assert process.stderr.read() == ""
-    assert process.wait(timeout=20.0) == 0
+    assert program.errors() == ""
+    assert program.wait() == 0
 
 
 # Credentials.

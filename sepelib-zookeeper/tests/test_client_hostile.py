@@ -19,7 +19,7 @@ SESSION = 2.0  # as in conftest
 def test_answers_that_drip_do_not_pass_for_a_live_session(
     proxy: Any, observer: Any, flavour: Any
 ) -> None:
-    client = flavour.client(proxy.hosts)
+    client = flavour.client(proxy.hosts, timeout=1.0)
     client.create("/mine", ephemeral=True)
 
     proxy.drip(1, 0.2)  # something is received all the time, and no answer comes to its end
@@ -100,7 +100,7 @@ def test_a_client_that_is_cut_all_the_time_keeps_its_session_and_its_answers(
 
     cutter = flavour.spawn(cut)
     answered = 0
-    until = time.monotonic() + 2.0
+    until = time.monotonic() + 1.5
     while time.monotonic() < until:
         observer.set("/counter", str(answered).encode())
         value, _ = client.retry(client.get, "/counter")
@@ -144,7 +144,7 @@ def test_a_reset_behind_whichever_byte_mixes_up_no_answers(
 def test_a_stop_ends_the_wait_for_a_lock_also_when_the_session_was_lost_before(
     proxy: Any, flavour: Any
 ) -> None:
-    client = flavour.client(proxy.hosts)
+    client = flavour.client(proxy.hosts, timeout=1.0)
     flavour.cut_off(client, proxy)
     flavour.eventually(lambda: flavour.lost(client), 5.0, "it is not lost")
     waiter = flavour.spawn(flavour.lock(client, "/lock").acquire)

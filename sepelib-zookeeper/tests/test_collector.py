@@ -21,6 +21,7 @@ from sepelib.zookeeper import (
     SessionState,
     ZookeeperMisused,
 )
+from sepelib.zookeeper._collect import Sighting, remembered
 
 T = 2.0
 IDLE = 600.0
@@ -356,6 +357,19 @@ def test_who_holds_for_long_while_others_wait_is_reported_and_stays(
     assert not Aging(client).look().orphans  # by default an hour
 
 
+def test_a_contender_that_may_not_be_read_stays_however_old(zookeeper: Any, client: Client) -> None:
+    acl = [make_digest_acl("me", "x", all=True)]
+    client.create("/locks/a")
+    client.create("/locks/a/" + "0" * 32 + "__lock__0000000000", acl=acl)
+    gevent.sleep(0.05)
+
+    report = Aging(client, max_age=0.01).look()
+
+    assert report.ripe == 0 and client.get_children("/locks/a")
+    [orphan] = report.orphans
+    assert orphan.contender.identifier == "" and not orphan.ephemeral
+
+
 def test_what_is_of_the_own_session_is_the_janitors(client: Client) -> None:
     contend(client, "/locks/a")
     contend(client, "/locks/a")
@@ -518,6 +532,17 @@ def test_a_look_killed_at_any_request_leaves_nothing(
     assert strike > 8
 
 
+def test_looks_that_never_come_to_their_end_remember_no_more_than_others() -> None:
+    old = dict.fromkeys((f"/old/{number}" for number in range(200_000)), Sighting(1, 1, 1, 0.0))
+    new = {"/new": Sighting(1, 1, 1, 5.0), "/old/7": Sighting(7, 2, 2, 5.0)}
+
+    kept = remembered(old, new)
+
+    assert len(kept) == 200_000
+    assert kept["/new"] == new["/new"] and kept["/old/7"] == new["/old/7"]
+    assert remembered({"/a": old["/old/1"]}, new) == new | {"/a": old["/old/1"]}
+
+
 def test_two_looks_at_once_are_refused(client: Client) -> None:
     used(client, *(f"/locks/{number}" for number in range(20)))
     collector = Aging(client).collector
@@ -587,12 +612,15 @@ def test_under_churn_exclusion_holds_and_nobody_fails(zookeeper: Any, client: Cl
     paths = [f"/locks/{number}" for number in range(6)]
     inside: dict[str, object] = {}
     tokens = dict.fromkeys(paths, 0)
-    until, entered, deleted, refilled = time.monotonic() + 2.5, 0, 0, 0
+    until, entered, deleted, refilled = time.monotonic() + 1.0, 0, 0, 0
+
+    def goes_on() -> bool:
+        return time.monotonic() < until or entered <= 200 or deleted <= 40
 
     def work(client: Client, rng: random.Random) -> None:
         nonlocal entered
         me = object()
-        while time.monotonic() < until:
+        while goes_on():
             path = rng.choice(paths)
             lock = Lock(client, path, on_lost=lambda lock, reason: losses.append(reason))
             assert lock.acquire(timeout=10.0)
@@ -608,7 +636,7 @@ def test_under_churn_exclusion_holds_and_nobody_fails(zookeeper: Any, client: Cl
     def collect(client: Client) -> None:
         nonlocal deleted, refilled
         collector = LockGarbageCollector(client, ["/locks"], idle=0.0, rate=math.inf)
-        while time.monotonic() < until:
+        while goes_on():
             report = collector.collect()
             deleted += report.deleted
             refilled += report.skipped.get("refilled", 0)
@@ -621,7 +649,7 @@ def test_under_churn_exclusion_holds_and_nobody_fails(zookeeper: Any, client: Cl
 
     assert all(greenlet.successful() for greenlet in greenlets)
     assert losses == []
-    assert entered > 100 and deleted > 20, f"{entered} entered, {deleted} deleted, {refilled}"
+    assert entered > 200 and deleted > 40, f"{entered} entered, {deleted} deleted, {refilled}"
 
 
 def test_an_acquire_whose_path_is_deleted_between_its_steps_comes_through(

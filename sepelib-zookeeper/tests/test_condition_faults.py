@@ -428,6 +428,18 @@ def test_an_interrupt_before_the_release_leaves_the_lock_to_the_block(
     nothing_stays(operator, client)
 
 
+def test_an_interrupt_while_the_lock_is_released_ends_a_wait_that_has_no_node(
+    client: Client, operator: Client, proxy: Any
+) -> None:
+    lock = InterruptableLock(client, LOCK)
+    waits = Waits(made(client, lock), timeout=0.01, first=proxy.hold_replies)
+    gevent.sleep(0.1)  # the release waits for its answer for 0.2 s
+    lock.interrupt()
+    assert isinstance(waits.result(1.0), Interrupted)
+    proxy.heal()
+    nothing_stays(operator, client)
+
+
 def test_who_was_killed_releases_nobody_elses_lock(client: Client, operator: Client) -> None:
     """Without a `with`, as `finally: lock.release()`, by greenlets that share a lock."""
     condition = made(client)

@@ -23,6 +23,7 @@ from sepelib.zookeeper import (
     LockTimeout,
     SessionState,
     SingletonService,
+    WouldDeadlock,
     ZookeeperMisused,
 )
 
@@ -323,6 +324,29 @@ def test_what_a_cancelled_function_raises_while_it_cleans_up_is_raised(client: C
     run.led.wait()
     election.cancel()
     assert isinstance(run.result(), ValueError)
+
+
+def test_a_function_that_would_wait_for_its_own_end_is_told_so(
+    client: Client, observer: Any
+) -> None:
+    election = Election(client, PATH)
+
+    def nested() -> str:
+        with pytest.raises(WouldDeadlock, match="own end"):
+            election.run(nested, timeout=5.0)
+        return "done"
+
+    with gevent.Timeout(4.0):
+        assert election.run(nested) == "done"
+    nobody_stands(observer)
+
+
+def test_an_election_made_in_another_thread_can_be_cancelled(client: Client) -> None:
+    election = gevent.get_hub().threadpool.apply(Election, (client, PATH))
+    run = Running(election, forever)
+    run.led.wait()
+    election.cancel()
+    assert isinstance(run.result(5.0), Interrupted)
 
 
 def test_a_cancel_after_the_end_or_before_a_run_is_nothing(client: Client) -> None:

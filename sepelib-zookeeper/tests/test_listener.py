@@ -289,6 +289,18 @@ def test_a_callback_that_fails_is_logged_and_called_again(
     assert sum(f"listener {PATH} has failed" in text for text in caplog.messages) == 2
 
 
+def test_a_callback_that_is_killed_before_it_begins_is_called_all_the_same(
+    client: Client, operator: Client
+) -> None:
+    calls: list[Any] = []
+    with ConditionListener(client, PATH, calls.append) as listener:
+        listener._heard((1, 1))
+        listener._lane.greenlet.kill(block=False)  # with all greenlets, perhaps
+        eventually(lambda: len(calls) == 1)
+        signal(operator)
+        eventually(lambda: len(calls) == 2)
+
+
 def test_a_callback_may_stop_the_listener_and_start_it_again(
     client: Client, operator: Client
 ) -> None:
@@ -328,6 +340,46 @@ def test_it_is_started_and_stopped_any_number_of_times(client: Client, operator:
     signal(operator)
     assert listener.wait(10.0) is True and listener.sequence == 2
     listener.stop()
+
+
+def test_what_was_heard_before_a_restart_does_not_count_after_it(
+    listener: ConditionListener, operator: Client
+) -> None:
+    signal(operator)
+    assert listener.wait(10.0) is True
+    signal(operator)
+    eventually(lambda: listener.sequence == 2)
+    listener.stop()
+    listener.start()
+    assert listener.wait(0) is False
+
+
+def test_a_start_that_overtakes_a_stop_reads_at_once(
+    listener: ConditionListener, client: Client, operator: Client
+) -> None:
+    began = time.monotonic()
+    gevent.get_hub().threadpool.apply(listener.stop)  # it only asks
+    assert listener.start() is True
+    assert time.monotonic() - began < T / 2
+    assert listener.wait(0.05) is False
+    signal(operator)
+    assert listener.wait(10.0) is True and listener.sequence == 1
+
+
+def test_nobody_hears_of_a_change_after_the_stop(
+    client: Client, operator: Client, proxy: Any
+) -> None:
+    calls: list[Any] = []
+    with ConditionListener(client, PATH, calls.append, poll_interval=0.2) as listener:
+        proxy.hold_replies()
+        operator.set(PATH, b"x")
+        before = proxy.counts()["get"]
+        eventually(lambda: proxy.counts()["get"] > before)
+        assert listener.stop(timeout=0.01) is False
+        proxy.resume()
+        eventually(listener.stop)
+    gevent.sleep(0.01)
+    assert calls == [] and listener.sequence == 0
 
 
 def test_another_thread_may_stop_it_and_nothing_else(client: Client) -> None:

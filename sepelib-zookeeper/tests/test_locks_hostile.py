@@ -224,7 +224,7 @@ def test_kills_and_timeouts_at_any_moment_leave_nothing(
 ) -> None:
     clients = [flavour.client(zookeeper.hosts) for _ in range(2)]
     rng, inside, entered = random.Random(1), 0, 0
-    until = time.monotonic() + 4.0
+    until = time.monotonic() + 2.5
 
     def work(client: Any, seed: int) -> None:
         nonlocal inside, entered
@@ -264,7 +264,7 @@ def test_cuts_and_lost_answers_at_any_moment_leave_nothing(
 ) -> None:
     clients = [flavour.client(proxy.hosts, timeout=6.0) for _ in range(2)]
     rng, inside, entered = random.Random(2), 0, 0
-    until = time.monotonic() + 4.0
+    until = time.monotonic() + 2.5
 
     def work(client: Any) -> None:
         nonlocal inside, entered

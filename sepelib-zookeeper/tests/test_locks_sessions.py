@@ -15,7 +15,7 @@ import gevent
 import pytest
 from gevent import monkey
 
-SESSION = 2.0  # as in conftest
+SESSION = 1.0  # seconds, where it has to end
 PATH = "/service/lock"
 
 
@@ -25,7 +25,7 @@ PATH = "/service/lock"
 def test_a_session_that_ends_between_create_and_answer_grants_nothing(
     zookeeper: Any, proxy: Any, queue: Any, flavour: Any
 ) -> None:
-    client = flavour.client(proxy.hosts)
+    client = flavour.client(proxy.hosts, timeout=SESSION)
     lock = flavour.lock(client, PATH)
     other = flavour.lock(flavour.client(zookeeper.hosts), PATH)
     assert lock.acquire(timeout=5.0)
@@ -94,7 +94,7 @@ def test_a_session_found_alive_after_it_was_given_up_gives_no_lock_back(
     zookeeper: Any, queue: Any, flavour: Any
 ) -> None:
     lost = list[str]()
-    client = flavour.client(zookeeper.hosts)
+    client = flavour.client(zookeeper.hosts, timeout=2 * SESSION)
     lock = flavour.lock(client, PATH, on_lost=lambda lock, reason: lost.append(reason))
     assert lock.acquire(timeout=5.0)
     session, epoch = client.session.session_id, client.session.epoch
@@ -114,7 +114,7 @@ def test_a_session_found_alive_after_it_was_given_up_gives_no_lock_back(
 def test_a_node_made_before_the_session_was_given_up_grants_nothing_in_the_next_epoch(
     zookeeper: Any, proxy: Any, queue: Any, flavour: Any
 ) -> None:
-    client = flavour.client(proxy.hosts)
+    client = flavour.client(proxy.hosts, timeout=2 * SESSION)
     lock = flavour.lock(client, PATH)
     assert lock.acquire(timeout=5.0)
     lock.release()
@@ -135,7 +135,7 @@ def test_a_node_made_before_the_session_was_given_up_grants_nothing_in_the_next_
 
 STOPPED = """
 import sys, time
-client = Client(sys.argv[1], timeout=SESSION)
+client = Client(sys.argv[1], timeout=2 * SESSION)
 client.start()
 lock = Lock(client, sys.argv[2])
 gevent.spawn(lock.acquire)
@@ -163,7 +163,7 @@ def test_a_waiter_stopped_while_its_turn_came_and_went_claims_nothing(
             os.kill(waiter.pid, signal.SIGSTOP)
             queue.delete(node)  # its turn, though it cannot know
             other = flavour.lock(flavour.client(zookeeper.hosts), PATH)
-            assert flavour.acquire(other, 5 * SESSION)
+            assert flavour.acquire(other, 10.0)
             os.kill(waiter.pid, signal.SIGCONT)
             queue.comes_to(2)
             gevent.sleep(0.5)
@@ -180,7 +180,7 @@ def test_a_waiter_stopped_while_its_turn_came_and_went_claims_nothing(
 
 
 def test_a_holder_whose_hub_was_blocked_knows_at_once(zookeeper: Any, flavour: Any) -> None:
-    lock = flavour.lock(flavour.client(zookeeper.hosts), PATH)
+    lock = flavour.lock(flavour.client(zookeeper.hosts, timeout=SESSION), PATH)
     assert lock.acquire(timeout=5.0)
 
     monkey.get_original("time", "sleep")(SESSION)
@@ -189,7 +189,7 @@ def test_a_holder_whose_hub_was_blocked_knows_at_once(zookeeper: Any, flavour: A
 
 
 def test_another_thread_knows_while_the_hub_is_blocked(zookeeper: Any, flavour: Any) -> None:
-    lock = flavour.lock(flavour.client(zookeeper.hosts), PATH)
+    lock = flavour.lock(flavour.client(zookeeper.hosts, timeout=SESSION), PATH)
     assert lock.acquire(timeout=5.0)
     seen, done = list[bool](), list[bool]()
     sleep = monkey.get_original("time", "sleep")

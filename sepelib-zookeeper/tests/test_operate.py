@@ -6,11 +6,13 @@ from typing import Any
 
 import gevent
 import pytest
+from kazoo.security import CREATOR_ALL_ACL
 
 from sepelib.util.deadline import deadline
 from sepelib.zookeeper import (
     Client,
     Lock,
+    LockLost,
     LockNotAcquired,
     ReadLock,
     Semaphore,
@@ -369,6 +371,73 @@ def test_a_refusal_of_the_servers_is_one_of_ours(client: Client, zookeeper: Any)
     with pytest.raises(ZookeeperError, match=r"not broken.*NoAuthError"):
         break_lock(client, PATH)
     assert client.exists(node)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_among_those_who_come_and_go_it_ends_no_other_hold_than_it_says(
+    zookeeper: Any, operator: Client, named: bool
+) -> None:
+    path, over = "/jobs/nightly", False
+    lost, broken, missed = set[int](), set[int](), 0
+
+    def work(client: Client) -> None:
+        def told(lock: Lock, reason: str) -> None:
+            assert reason == "deleted"
+
+        lock = Lock(client, path, on_lost=told)
+        while not over:
+            assert lock.acquire(timeout=10.0)
+            token = lock.fencing_token
+            gevent.sleep(0.003)
+            try:
+                lock.verify(10.0)
+            except LockLost:
+                lost.add(token)
+            lock.release()
+
+    workers = [gevent.spawn(work, zookeeper.client(timeout=10.0)) for _ in range(4)]
+    lock = Lock(operator, path)
+    with gevent.Timeout(20.0):
+        while len(broken) < 5 or missed < 5:
+            holder = lock.holder()
+            if holder is None:
+                continue
+            gevent.sleep(0.002)
+            try:
+                broken.add(break_lock(operator, path, holder.token if named else None).token)
+            except LockNotAcquired:
+                missed += 1
+    over = True
+    gevent.joinall(workers, timeout=10.0, raise_error=True)
+
+    # A hold that was broken behind its verify() is in `broken` alone.
+    assert lost <= broken
+
+
+def test_a_holder_whose_node_may_not_be_read_is_one(client: Client, zookeeper: Any) -> None:
+    client.create("/jobs")
+    client.create("/jobs/nightly")
+    owner = zookeeper.client(auth_data=[("digest", "me:x")], default_acl=CREATOR_ALL_ACL)
+    lock = Lock(owner, "/jobs/nightly")
+    assert lock.acquire(timeout=5.0)
+
+    places = occupancy(client.get_children("/jobs/nightly")).holders
+    [seen] = read_occupants(client, "/jobs/nightly", places)
+    assert not seen.readable and seen.ephemeral
+    assert seen.contender == ("", lock.fencing_token, owner.session.session_id)
+
+    with pytest.raises(LockNotAcquired, match=f"but .* with token {lock.fencing_token:#x}"):
+        break_lock(client, "/jobs/nightly", lock.fencing_token + 1)
+    assert break_lock(client, "/jobs/nightly") == seen.contender
+    assert lock.lost.wait(5.0) and lock.lost_reason == "deleted"
+
+
+def test_a_path_that_looks_like_a_lease_says_nothing_of_leases(client: Client) -> None:
+    path = "/x7__lease__/x5__wait__"
+    with Semaphore(client, path, max_leases=3).leased(timeout=5.0) as lease:
+        places = occupancy(client.get_children(path)).holders
+        [seen] = read_occupants(client, path, places)
+        assert seen.leases == lease.count == 1
 
 
 def test_what_cannot_be_a_path_or_a_token_is_refused_at_once(client: Client) -> None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import gevent
+import gevent.event
 import pytest
 from kazoo.client import KazooClient
 
@@ -361,6 +362,44 @@ def test_a_view_may_be_started_again_and_tells_again_who_is_there(client: Client
             told.clear()
             assert view.stop() and not view.is_current
             assert view.start() and not view.start()
+
+
+def test_a_view_started_again_tells_nothing_of_what_was_before(client: Client) -> None:
+    told: list[list[str]] = []
+    view = PartyView(client, PATH, lambda members: told.append(identifiers(members)))
+    with Party(client, PATH, "one"):
+        view.start()
+        eventually(lambda: told == [["one"]], "the first is told")
+        with Party(client, PATH, "two"):
+            assert view.wait(lambda members: len(members) == 2, 5.0)
+            view.stop()  # before the callback has had its turn
+        told.clear()
+        with view:
+            assert view.wait(lambda members: len(members) == 1, 5.0)
+            eventually(lambda: told, "it is told")
+    assert told == [["one"]]
+
+
+def test_a_slow_callback_is_not_told_of_what_was_before_a_start(client: Client) -> None:
+    told: list[list[str]] = []
+    free = gevent.event.Event()
+
+    def slow(members: tuple[Member, ...]) -> None:
+        told.append(identifiers(members))
+        free.wait(10.0)
+
+    view = PartyView(client, PATH, slow)
+    with Party(client, PATH, "one"):
+        view.start()
+        eventually(lambda: told == [["one"]], "the first is told")
+        with Party(client, PATH, "two"):
+            assert view.wait(lambda members: len(members) == 2, 5.0)
+            view.stop()
+        view.start()
+        free.set()  # the second is yet to be told
+        eventually(lambda: len(told) > 1, "it is told again")
+        view.stop()
+    assert told == [["one"], ["one"]]
 
 
 def test_a_view_follows_a_party_that_is_removed_and_made_again(

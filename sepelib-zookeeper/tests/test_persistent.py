@@ -358,6 +358,35 @@ def test_data_set_last_is_that_of_the_next_session(
         assert node.wait(10.0) and data(observer) == b"new"
 
 
+def test_data_that_goes_to_and_fro_is_not_taken_for_what_others_write(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with PersistentNode(client, PATH, b"0") as node:
+        assert node.wait(5.0)
+        for number in range(100):
+            node.set_data(b"%d" % (number % 2))
+            gevent.sleep(0.0007 * (number % 5))  # at each moment of a write
+        assert node.wait(5.0)
+    assert "by somebody" not in caplog.text
+
+
+def test_more_data_than_servers_take_is_refused_and_the_connection_lives(
+    client: Client, observer: Any
+) -> None:
+    largest = 0xFFFFF - 1024 - 2 * len(f"{client.chroot}{PATH}")
+    for call in (
+        lambda data: PersistentNode(client, PATH, data),
+        PersistentNode(client, PATH).set_data,
+    ):
+        with pytest.raises(ValueError, match="too many"):
+            call(b"x" * (largest + 1))
+    with PersistentNode(client, PATH, b"x" * largest) as node:
+        assert node.wait(5.0)
+        node.set_data(b"y" * largest)
+        assert node.wait(5.0) and len(data(observer) or b"") == largest
+    assert client.session.epoch == 1
+
+
 def test_what_others_write_is_put_right_and_not_in_a_race(
     client: Client, observer: Any, proxy: Any
 ) -> None:
@@ -634,6 +663,18 @@ def test_what_the_server_refuses_is_told_and_tried_again(
 
 
 # Its client, its callbacks, other threads.
+
+
+def test_what_nobody_has_thought_of_is_told_and_tried_again(
+    client: Client, observer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.default_acl = ["nonsense"]  # it cannot be sent
+    with PersistentNode(client, PATH, b"1") as node:
+        eventually(lambda: node.error, "it is told")
+        assert "Traceback" in caplog.text and "trying on" in caplog.text
+        client.default_acl = None
+        assert node.wait(10.0)
+    gone(observer)
 
 
 def test_a_client_that_stops_ends_it(client: Client, observer: Any) -> None:

@@ -15,9 +15,10 @@ from kazoo.exceptions import (
 )
 
 from sepelib.util.testing import FlakyProxy
-from sepelib.zookeeper import Client
+from sepelib.zookeeper import Client, TreeCache
 from sepelib.zookeeper._handler import Wake
-from sepelib.zookeeper._kazoo_requests import DATA, CreateContainer, set_watches
+from sepelib.zookeeper._kazoo_requests import CreateContainer
+from sepelib.zookeeper._kazoo_watches import DATA, set_watches
 from sepelib.zookeeper.testing import ZookeeperServer
 
 T = 2.0
@@ -266,6 +267,25 @@ def test_a_watch_whose_request_is_not_answered_yet_is_taken_back(
     client.sync("/a")
     assert seen == [] and server.mntr()["zk_watch_count"] == 0
     assert not set_watches(client, "/a", DATA)
+
+
+def test_a_watch_that_a_cache_stands_in_for_is_taken_back_before_its_answer(
+    server: ZookeeperServer, client: Client
+) -> None:
+    """The server has no watch of its own for it, which could be removed."""
+    called: list[Any] = []
+    client.create("/app")
+    with TreeCache(client, "/app"):
+        kept = client.get_async("/app", watch=lambda event: called.append("kept"))
+        asked = client.get_async("/app", watch=called.append)
+        assert client.remove_watches_async("/app", called.append).get() is True
+        again = client.get_async("/app", watch=lambda event: called.append("again"))
+        gevent.joinall([kept, asked, again])
+        client.set("/app", b"x")
+        wait_until(lambda: len(called) >= 2)
+        client.sync("/")
+        gevent.sleep(0.02)
+    assert sorted(called) == ["again", "kept"]
 
 
 def test_a_watch_set_at_the_same_moment_is_told_that_it_is_gone(

@@ -58,7 +58,7 @@ def test_a_holder_whose_session_expires_knows(zookeeper: Any, flavour: Any) -> N
 def test_a_holder_cut_off_knows_before_another_has_the_lock(
     zookeeper: Any, proxy: Any, flavour: Any
 ) -> None:
-    lock = flavour.lock(flavour.client(proxy.hosts), PATH)
+    lock = flavour.lock(flavour.client(proxy.hosts, timeout=1.0), PATH)
     other = flavour.lock(flavour.client(zookeeper.hosts), PATH)
     assert flavour.acquire(lock, 5.0)
 
@@ -190,12 +190,12 @@ def test_the_node_of_an_older_session_is_not_taken_for_an_own_one(
     zookeeper: Any, proxy: Any, observer: Any, flavour: Any
 ) -> None:
     node = contend(observer)
-    client = flavour.client(proxy.hosts, timeout=4.0)
+    client = flavour.client(proxy.hosts, timeout=1.5)
     lock = flavour.lock(client, PATH)
     attempt = flavour.spawn(flavour.acquire, lock, 0.5)
     queued(observer, flavour, 2)
     proxy.hold()
-    gevent.sleep(1.0)
+    gevent.sleep(0.7)
     proxy.refuse()
     proxy.cut()  # neither the deletion of its node nor the end of its session got through
     flavour.eventually(attempt.ready, 5.0, "acquire(timeout=0.5) has not returned")
@@ -207,7 +207,7 @@ def test_the_node_of_an_older_session_is_not_taken_for_an_own_one(
     assert flavour.acquire(lock, 10.0)
     other = flavour.lock(flavour.client(zookeeper.hosts), PATH)
 
-    assert not flavour.acquire(other, 6.0), "it adopted the old session's node: two hold the lock"
+    assert not flavour.acquire(other, 2.0), "it adopted the old session's node: two hold the lock"
 
 
 # Time.
@@ -320,14 +320,14 @@ def test_a_lock_object_goes_from_greenlet_to_greenlet_at_once(zookeeper: Any, fl
     locks = [flavour.lock(client, f"{PATH}-{number}") for number in range(6)]
     assert all(flavour.acquire(lock, 5.0) for lock in locks)
     seconds = [flavour.spawn(lock.acquire) for lock in locks]
-    gevent.sleep(4.0)
+    gevent.sleep(1.6)
 
     for lock in locks:
         lock.release()
-    gevent.sleep(1.0)
+    gevent.sleep(0.3)
 
     late = sum(not second.ready() for second in seconds)
-    assert not late, f"after a section of 4 s {late} of 6 free locks are not handed over in 1 s"
+    assert not late, f"after a section of 1.6 s {late} of 6 free locks are not handed over in 0.3 s"
 
 
 @pytest.mark.peer("kazoo", "L12")

@@ -153,7 +153,7 @@ def test_two_who_mean_different_maxima_are_told(
 def test_the_node_of_an_older_session_is_not_taken_for_an_own_one(
     zookeeper: Any, proxy: Any, observer: Any, flavour: Any
 ) -> None:
-    client = flavour.client(proxy.hosts, timeout=1.5)
+    client = flavour.client(proxy.hosts, timeout=1.0)
     user = User(flavour, client)
     assert user.acquire(5.0)
     proxy.refuse()

@@ -4,7 +4,6 @@ import contextlib
 import gc
 import json
 import logging
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -772,8 +771,9 @@ def test_a_path_that_looks_like_a_node_of_ours_is_a_path_like_any_other(
     assert operator.get_children(path) == []
 
 
-@pytest.mark.parametrize("path", ["/a\0", "/a\x1f/b", "/a\x7f", "/\x9f", "/\ue000", "/\uffff", "/😀"])
-def test_a_path_that_no_server_takes_is_refused_at_once(client: Client, path: str) -> None:
+@pytest.mark.parametrize("letter", ["\0", "\x1f", "\x7f", "\x9f", "\ue000", "\uffff", "😀"])
+def test_a_path_that_no_server_takes_is_refused_at_once(client: Client, letter: str) -> None:
+    path = f"/a/b{letter}c"
     with pytest.raises(ValueError, match="path of a semaphore cannot have") as failure:
         Semaphore(client, path)
     assert str(failure.value).isascii() and str(failure.value).isprintable()
@@ -793,21 +793,3 @@ def test_an_identifier_that_no_server_takes_is_refused_at_once(client: Client) -
 
     with Semaphore(client, PATH, "ü" * 50_000) as lease:
         lease.verify()
-
-
-def test_who_does_not_block_and_limits_no_request_waits_for_those_ahead(
-    connect: Connect, operator: Client
-) -> None:
-    """Room for both: one who is about to take it, as it looks."""
-    semaphore = Semaphore(connect(request_timeout=math.inf), PATH, max_leases=2)
-    semaphore.set_max_leases(2)
-    ahead = operator.create(f"{PATH}/x__wait__", ephemeral=True, sequence=True)
-    attempt = gevent.spawn(semaphore.acquire, blocking=False)
-    waiting(operator, 2)
-    turns = gevent.get_hub().loop.iteration
-    gevent.sleep(0.3)
-    assert gevent.get_hub().loop.iteration - turns < 100, "it waits by turning in circles"
-
-    operator.delete(ahead)
-
-    assert attempt.get(timeout=5.0).held

@@ -23,7 +23,7 @@ from sepelib.zookeeper.session import Session
 from sepelib.zookeeper.testing import ZookeeperServer
 
 CONNECTED, SUSPENDED, LOST = SessionState.CONNECTED, SessionState.SUSPENDED, SessionState.LOST
-T = 2.0
+T = 1.5
 
 # ---- by the clock alone
 
@@ -335,7 +335,7 @@ def test_the_servers_word_is_heard(server: ZookeeperServer, make: Any) -> None:
 
 def test_a_session_found_alive_after_it_was_declared_lost_is_a_new_epoch(make: Any) -> None:
     with ZookeeperServer() as server:
-        client = make(server.hosts)
+        client = make(server.hosts, 2.0)
         client.create("/late", ephemeral=True)
         old = client.session.session_id
         with server.kill():
@@ -349,12 +349,12 @@ def test_a_session_found_alive_after_it_was_declared_lost_is_a_new_epoch(make: A
 
 
 def test_a_blocked_hub_within_the_lease_is_no_harm(server: ZookeeperServer, make: Any) -> None:
-    client = make(server.hosts, 3.0)
+    client = make(server.hosts)
     history = History(client)
     for _ in range(2):
         # Its answer waits in the socket's buffer when the hub runs again, behind the timers.
         result = client.exists_async("/")
-        real_sleep(0.65 * 3.0)
+        real_sleep(0.65 * T)
         assert result.get()
         assert client.exists("/")
     assert history.moves == []
@@ -362,10 +362,10 @@ def test_a_blocked_hub_within_the_lease_is_no_harm(server: ZookeeperServer, make
 
 
 def test_a_hub_blocked_for_longer_has_lost_its_lease(server: ZookeeperServer, make: Any) -> None:
-    client = make(server.hosts, 3.0)
+    client = make(server.hosts)
     history = History(client)
     client.exists("/")
-    real_sleep(0.95 * 3.0)
+    real_sleep(0.95 * T)
     assert not client.session.holds(1)
     assert client.session.wait(LOST, 5.0)
     assert client.session.wait(CONNECTED, 20.0)
@@ -552,7 +552,7 @@ def test_each_event_is_one_line_and_none_has_credentials(
         if record.levelno >= logging.INFO and record.name.startswith("sepelib.zookeeper")
     ]
     name = lines[0][1].split()[1]
-    assert lines[0] == ("INFO", f"session {name} is new, timeout 2s")
+    assert lines[0] == ("INFO", f"session {name} is new, timeout 1.5s")
     texts = [text for _, text in lines]
     assert sum("is suspended: " in text for text in texts) == 1
     assert sum("is lost: no request was answered within its lease" in text for text in texts) == 1

@@ -21,7 +21,7 @@ from sepelib.zookeeper import Client, LockLost, SessionState, SingletonService
 from sepelib.zookeeper.singleton import Leadership, ServiceState
 
 PATH = "/app/judge"
-SESSION = 2.0
+SESSION = 1.5
 TICK = 0.2
 LIMIT = 20.0  # seconds; far more than anything here takes
 

@@ -522,6 +522,24 @@ def test_a_new_session_is_synced_before_it_is_read(
 
 
 @BOTH
+def test_a_new_session_is_synced_until_the_server_has_answered_that(
+    client: Client, proxy: Any, watching: Watching
+) -> None:
+    """Not until then the client knows what is too old for it."""
+    told = Told()
+    watching(client, PATH, told)
+    told.comes_to(None)
+    client.stop()
+    before = proxy.counts()
+    with proxy.lose_answer_to("sync"):
+        client.start()
+        eventually(lambda: client.session.state is client.session.state.SUSPENDED)
+    last = change(client, 0)[watching]
+    told.ends_with(last)
+    assert (proxy.counts() - before)["sync"] == 2
+
+
+@BOTH
 def test_no_state_is_older_than_one_before_over_all_kinds_of_faults(
     client: Client, other: Client, proxy: Any, zookeeper: Any, watching: Watching
 ) -> None:
@@ -573,6 +591,22 @@ def test_a_node_that_may_not_be_read_is_logged_once_and_told_when_it_may(
     client.add_auth("digest", "a:b")
     told.comes_to(b"secret")
     assert caplog.text.count("cannot be read") == 1
+
+
+def test_reconnects_do_not_multiply_the_tries(client: Client, other: Client, proxy: Any) -> None:
+    told = Told()
+    other.create(PATH, b"secret", acl=[make_digest_acl("a", "b", read=True)])
+    watch = DataWatch(client, PATH, told)
+    for number in range(1, 7):
+        eventually(partial(lambda number: proxy.counts()["get"] == number, number))
+        proxy.cut()
+        eventually(lambda: client.session.state is client.session.state.SUSPENDED)
+    eventually(lambda: proxy.counts()["get"] == 7)
+    # One timer waits, the first one, and not one for each: they would have come to the longest.
+    assert watch._delay < 30.0
+
+    watch.stop()
+    assert watch._timer is None
 
 
 @BOTH

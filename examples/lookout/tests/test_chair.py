@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from lookout.ledger import Deposed, Epoch, LedgerFile
 from lookout.records import History, Incident, Result
 from lookout.settings import SHIPPED
 from lookout.targets import Target
+from lookout.voices import Voices
 from sepelib.metrics import Registry
 from sepelib.util.testing import SmtpServer
 from sepelib.zookeeper.testing import Zookeeper
@@ -53,7 +55,7 @@ class Lead:
 class Replica:
     """A chair, with a history and no probes; `see()` takes a result."""
 
-    def __init__(self, state: Path, name: str = "r1") -> None:
+    def __init__(self, state: Path, name: str = "r1", sharers: tuple[str, ...] = ()) -> None:
         self.history = History()
         self.file = LedgerFile(state)
         self.told: list[Incident] = []
@@ -63,8 +65,10 @@ class Replica:
             partial(store.save, state / f"{name}.json"),
             every=3600,
         )
+        self.voices = Voices(self.history, name, lambda target: sharers or (name,))
+        self.others: dict[str, History] = {}
         self.chair = Chair(
-            self.history,
+            self.voices,
             self.keeper,
             self.file,
             self.counters,
@@ -84,7 +88,19 @@ class Replica:
         rules = Rules(2, 2)
         for probe in probes:
             self.history.add(target, GOOD if probe == "+" else BAD, rules)
+            self.voices.heard(target)
             self.chair.heard(Target(target, f"http://{target}/", rules=rules))
+
+    def hear(self, other: str, probes: str) -> None:
+        """As `see()`, of what another replica publishes."""
+        target = Target("shop", "http://shop/", rules=Rules(2, 2))
+        history = self.others.setdefault(other, History())
+        for probe in probes:
+            self.voices.take(other, history)
+            result = replace(GOOD if probe == "+" else BAD, at=datetime.now(UTC))
+            history.add(target.name, result, target.rules)
+            assert self.voices.take(other, history) == {target.name}
+            self.chair.heard(target)
 
     @contextmanager
     def term(self, token: int) -> Iterator[Lead]:
@@ -115,6 +131,44 @@ def test_an_incident_is_on_disk_before_it_is_announced(tmp_path: Path) -> None:
     assert (count(replica.counters.opened), count(replica.counters.closed)) == (1, 1)
     kept = store.load(tmp_path / "r1.json", max_results=9)
     assert kept.record("shop").standing == replica.history.record("shop").standing
+
+
+def test_a_judge_goes_by_what_those_find_who_probe_the_target(tmp_path: Path) -> None:
+    replica = Replica(tmp_path, "r1", sharers=("r2", "r3"))
+    with replica.term(1):
+        replica.see("----")  # its own opinion does not matter
+        replica.hear("r3", "+++")
+        replica.hear("r2", "---")
+        assert replica.chair.ledger().incidents == []
+        replica.hear("r3", "--")
+        replica.until(lambda: replica.told)
+        replica.hear("r2", "++")
+        replica.hear("r3", "+")
+        gevent.sleep(0.05)
+        assert len(replica.told) == 1
+        replica.hear("r3", "+")
+        replica.until(lambda: len(replica.told) == 2)
+
+    assert [i.is_open for i in replica.told] == [True, False]
+
+
+def test_an_outage_that_one_of_two_sees_opens_late_and_closes_once_both_find_it_over(
+    tmp_path: Path,
+) -> None:
+    replica = Replica(tmp_path, "r1", sharers=("r1", "r2"))
+    with replica.term(1):
+        replica.hear("r2", "++")
+        replica.see("---")
+        assert replica.chair.ledger().incidents == []
+        replica.see("-")
+        replica.until(lambda: replica.told)
+        replica.hear("r2", "+++")
+        replica.see("+--+")
+        assert replica.chair.ledger().open_incident("shop") is not None
+        replica.see("+")
+        replica.until(lambda: len(replica.told) == 2)
+
+    assert [i.is_open for i in replica.told] == [True, False]
 
 
 def test_between_two_terms_nothing_is_judged_and_the_next_probe_makes_up_for_it(
@@ -283,10 +337,13 @@ def test_a_judge_that_stood_still_is_refused_and_its_heir_has_the_one_incident(
             target.status = "200 OK"
             until(lambda: incidents(old) == incidents(heir) == [("INC-1", "closed")])
             until(lambda: len(mailbox.messages) == 2)
-            assert json.loads(old.get("api/v1/cluster")) == {
-                "judge": "r2",
-                "replicas": ["r2", "r1"],
-            }
+            cluster = json.loads(old.get("api/v1/cluster"))
+            assert (cluster["judge"], cluster["is_current"]) == ("r2", True)
+            assert cluster["replicas"] == [
+                {"name": "r1", "url": old.url},
+                {"name": "r2", "url": heir.url},
+            ]
+            assert set(cluster["shares"]["t0"]) == {"r1", "r2"}
     assert len({mail.message["Message-ID"] for mail in mailbox.messages}) == 2
 
 
@@ -311,8 +368,9 @@ def test_without_zookeeper_it_probes_on_and_judges_once_it_is_back(
             assert lookout.get("ping") == "pong"
             assert metric(lookout, "lookout_degraded") == 1
             assert incidents(lookout) == []
-            with pytest.raises(OSError, match="503"):
-                lookout.get("api/v1/cluster")
+            cluster = json.loads(lookout.get("api/v1/cluster"))
+            assert (cluster["judge"], cluster["is_current"]) == (None, False)
+            assert cluster["shares"] == {"t0": ["r1"]}
         until(lambda: incidents(lookout) == [("INC-1", "open")])
         until(lambda: metric(lookout, "lookout_degraded") == 0)
         assert lookout.status()["complaints"] == []

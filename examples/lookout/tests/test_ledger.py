@@ -39,7 +39,7 @@ class Replica:
         return changes
 
     def judge(self, target: str) -> Incident | None:
-        return self.ledger.judge_target(target, self.history.record(target), RULES)
+        return self.ledger.judge_target(target, [self.history.record(target)], RULES)
 
 
 # When

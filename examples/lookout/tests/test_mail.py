@@ -78,7 +78,7 @@ class Office:
     def probed(self, target: str, result: Result) -> None:
         rules = Rules(1, 1)
         self.history.add(target, result, rules)
-        self.ledger.judge_target(target, self.history.record(target), rules)
+        self.ledger.judge_target(target, [self.history.record(target)], rules)
         self.postman.wake()
 
     @contextmanager

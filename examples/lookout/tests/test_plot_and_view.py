@@ -11,6 +11,7 @@ from lookout.ledger import Ledger
 from lookout.plot import HEIGHT, WIDTH, percentile, plot
 from lookout.records import History, Result
 from lookout.targets import Target
+from lookout.voices import Voices
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -86,13 +87,14 @@ def test_no_answer_at_all_has_no_scale() -> None:
 
 def test_the_status_is_json_without_secrets_and_its_state_is_the_worst_of_all() -> None:
     history, ledger = History(), Ledger()
+    voices = Voices(history, "r1", lambda target: ("r1",))
     targets = [Target("a", "http://a/"), Target("b", "http://bob:sesame@b/?token=t0ken")]
     for _ in range(2):
         history.add("b", SILENT, Rules())
     history.add("a", good(0.1), Rules())
-    ledger.judge_target("b", history.record("b"), Rules())
+    ledger.judge_target("b", [history.record("b")], Rules())
 
-    status = view.status(targets, history, ledger, now=NOON + timedelta(seconds=90))
+    status = view.status(targets, voices, ledger, now=NOON + timedelta(seconds=90))
 
     assert status == json.loads(json.dumps(status))
     assert status["state"] == "down"

@@ -1,6 +1,8 @@
 """Replicas as child processes on one state directory: who judges, and what a death costs."""
 
 import json
+import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,11 @@ import pytest
 
 from examples.lookout.tests.daemon import Target, until
 from lookout.replicas import Replica, Replicas
+from lookout.shares import sharers
 from sepelib.util.testing import SmtpServer
 from sepelib.zookeeper.testing import Zookeeper
+
+METRICS = "metrics?fmt=prometheus"
 
 pytestmark = pytest.mark.slow  # three interpreters a test
 
@@ -27,7 +32,7 @@ def three(
 ) -> Callable[..., Replicas]:
     """`three()`: replicas that probe the target ten times a second, not started."""
 
-    def make(session_timeout: str = "2s") -> Replicas:
+    def make(session_timeout: str = "2s", targets: int = 1) -> Replicas:
         values = {
             "zookeeper": zookeeper.hosts,
             "session_timeout": session_timeout,
@@ -36,7 +41,10 @@ def three(
             "drain_delay": 0,
             "mail_port": mailbox.port,
             "recipients": ["ann@example.org"],
-            "targets": [{"name": "t0", "url": target.url, "interval": 0.1, "timeout": 2}],
+            "targets": [
+                {"name": f"t{n}", "url": target.url, "interval": 0.1 * targets, "timeout": 2}
+                for n in range(targets)
+            ],
         }
         return Replicas(3, values)
 
@@ -66,6 +74,29 @@ def standing(replica: Replica) -> str:
 
 def incidents(replica: Replica) -> list[tuple[str, str]]:
     return [(i["id"], i["state"]) for i in status(replica)["incidents"]]
+
+
+def cluster(replica: Replica) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(replica.get("api/v1/cluster"))
+    return found
+
+
+def probed_by(replica: Replica) -> dict[str, set[str]]:
+    """Whose results of each target are listened to there."""
+    return {
+        target["name"]: {each["name"] for each in target["replicas"] if each["is_fresh"]}
+        for target in status(replica)["targets"]
+    }
+
+
+def probes(replica: Replica) -> dict[str, float]:
+    """How many of each target it has made."""
+    row = re.compile(r'^lookout_probes_total\{.*target="(\w+)".*\} (\S+)', re.MULTILINE)
+    found = row.findall(replica.get(METRICS))
+    made = dict[str, float]()
+    for name, number in found:
+        made[name] = made.get(name, 0) + float(number)
+    return made
 
 
 def ids(mailbox: SmtpServer) -> list[str]:
@@ -150,12 +181,52 @@ def test_a_judge_that_is_told_to_end_hands_over_long_before_its_session_is_over(
 
         assert judge.stop() is None
         heir = judge_among([replica for replica in replicas if replica is not judge])
+        until(lambda: len(cluster(heir)["replicas"]) == 2)
+        assert judge.name not in cluster(heir)["shares"]["t0"]
         target.status = "200 OK"
         mailbox.wait_for(lambda: len(mailbox.messages) == 2, timeout=30)
         assert incidents(heir) == [("INC-1", "closed")]
         assert replicas.stop() == []
 
     assert len(set(ids(mailbox))) == 2
+
+
+def test_the_share_of_a_killed_replica_moves_within_its_session_and_comes_back_with_it(
+    target: Target, mailbox: SmtpServer, three: Callable[..., Replicas]
+) -> None:
+    with three(targets=6) as replicas:
+        judge = judge_among(replicas.all)
+        shares = {f"t{n}": set(sharers(f"t{n}", ["r1", "r2", "r3"], 2)) for n in range(6)}
+        until(lambda: all(probed_by(replica) == shares for replica in replicas))
+        assert {name: set(of) for name, of in cluster(judge)["shares"].items()} == shares
+        assert cluster(judge)["judge"] == judge.name
+        assert {each["name"]: each["url"] for each in cluster(judge)["replicas"]} == {
+            replica.name: replica.url for replica in replicas
+        }
+        mine = re.findall(r"^lookout_share_targets\{.*\} (\S+)", judge.get(METRICS), re.MULTILINE)
+        assert [float(n) for n in mine] == [sum(judge.name in of for of in shares.values())]
+        assert 0 < float(mine[0]) < 6
+        before = probes(judge)
+        shared = [name for name, of in shares.items() if judge.name in of]
+        until(lambda: all(probes(judge)[name] > before.get(name, 0) + 3 for name in shared))
+        others = set(shares).difference(shared)
+        assert all(probes(judge).get(name, 0) == before.get(name, 0) for name in others)
+
+        rest = [replica for replica in replicas if replica is not judge]
+        killed = time.monotonic()
+        judge.process.kill()
+        both = {replica.name for replica in rest}
+        until(lambda: all(all(of == both for of in probed_by(one).values()) for one in rest))
+        # Its session, one interval, and as much for a machine that is busy.
+        assert time.monotonic() - killed < 2 * (2.0 + 0.6)
+        assert cluster(rest[0])["is_current"]
+
+        assert judge.start() is None
+        until(lambda: all(probed_by(replica) == shares for replica in replicas))
+        target.status = "500 Oops"
+        until(lambda: len(incidents(judge)) == 6)
+        assert {state for _, state in incidents(judge)} == {"open"}  # none for those that were well
+        assert replicas.stop() == []
 
 
 def test_a_rolling_restart_keeps_an_open_incident(

@@ -9,7 +9,14 @@ import pytest
 
 from lookout.checks import http_url, name_for
 from lookout.judge import Rules
-from lookout.settings import SHIPPED, WEB_DEFAULTS, Configuration, Settings, ZookeeperSettings
+from lookout.settings import (
+    SHIPPED,
+    WEB_DEFAULTS,
+    CollectorSettings,
+    Configuration,
+    Settings,
+    ZookeeperSettings,
+)
 from lookout.targets import Target
 from sepelib.core.config import ConfigError, duration
 from sepelib.flask.server import AdminOptions, Limits, Server
@@ -106,6 +113,25 @@ def test_replicas_have_a_name_and_a_zookeeper() -> None:
 
     assert settings.zookeeper == ZookeeperSettings("a:1,b:2/x", "/lookout", 4.0)
     assert settings.replica == "r1"
+    assert settings.quorum == read(SHIPPED, {"targets": TARGETS}).quorum == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", CollectorSettings(60.0, 600.0)),
+        ("interval: 5, idle: 1m", CollectorSettings(5.0, 60.0)),
+        ("enabled: false", None),
+    ],
+)
+def test_the_collector_is_on_unless_it_is_switched_off(
+    text: str, expected: CollectorSettings | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "lookout.yml"
+    path.write_text(BASE + f"zookeeper: {{hosts: 'a:1', collector: {{{text}}}}}\n")
+
+    settings = read(path, {})
+    assert settings.zookeeper == ZookeeperSettings("a:1", collector=expected)
 
 
 def test_nobody_to_tell_means_no_mail(tmp_path: Path) -> None:
@@ -154,9 +180,18 @@ def test_a_reload_that_is_refused_changes_nothing(tmp_path: Path) -> None:
             "lookout.yml:6:12: probes.timeout must be seconds, which says: a time such as 5s",
         ),
         (
+            BASE + "probes: {quorum: 0}\n",
+            "lookout.yml:5:18: probes.quorum must be count, which says: a whole number from 1",
+        ),
+        (
+            BASE + "zookeeper: {collector: {idl: 3}}\n",
+            "lookout.yml:5:30: zookeeper.collector.idl must be known, "
+            "which says: there are only enabled, idle, interval",
+        ),
+        (
             BASE + "probes: {intervall: 3}\n",
             "lookout.yml:5:21: probes.intervall must be known, "
-            "which says: there are only confirm, exec_dir, interval, recover, timeout",
+            "which says: there are only confirm, exec_dir, interval, quorum, recover, timeout",
         ),
         (
             BASE + "mails: {}\n",

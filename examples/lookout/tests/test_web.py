@@ -27,6 +27,7 @@ from lookout.ledger import Ledger
 from lookout.logs import JsonLines
 from lookout.records import History, Result
 from lookout.targets import Target
+from lookout.voices import Voices
 from lookout.web import make_app
 from sepelib.core.config import Config, RedactingFilter
 from sepelib.metrics.testing import parse_yasm
@@ -51,7 +52,7 @@ class App:
     def client(self) -> FlaskClient:
         app = make_app(
             lambda: [Target("shop", "http://shop/")],
-            self.history,
+            Voices(self.history, "r1", lambda target: ("r1",)),
             lambda: self.ledger,
             self.health,
             lambda: None,
@@ -61,7 +62,7 @@ class App:
     def fail(self) -> None:
         rules = Rules(confirm=1)
         self.history.add("shop", BAD, rules)
-        self.ledger.judge_target("shop", self.history.record("shop"), rules)
+        self.ledger.judge_target("shop", [self.history.record("shop")], rules)
 
     def health(self) -> dict[str, object]:
         self.uptime += 1

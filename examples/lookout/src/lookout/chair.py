@@ -6,7 +6,7 @@
 
 `serve()` is the target of a SingletonService; with one replica it runs in a thread of its own.
 Between two terms results are noted and not judged. A judge that comes anew begins with a target at
-its next probe here: where it stood before was perhaps judged already.
+its next result, of any replica: where it stood before was perhaps judged already.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from gevent.threadpool import ThreadPool
 from lookout.counters import Counters
 from lookout.ledger import Deposed, Epoch, Ledger, LedgerFile, encode
 from lookout.mail import Postman
-from lookout.records import History, Incident
+from lookout.records import Incident
 from lookout.settings import MailSettings
 from lookout.store import HistoryUnreadable, Keeper
 from lookout.targets import Target
+from lookout.voices import Voices
 
 __all__ = ["Chair", "Leads"]
 
@@ -83,14 +84,15 @@ class _Term:
 class Chair:
     """One for each replica; `heard()` of each result, and `watch()` of the targets.
 
-    keeper: of the history. replica: the name that the ledger is signed with.
+    voices: what is known of a target. keeper: of the own history.
+    replica: the name that the ledger is signed with.
     announce: called with each incident that opens or closes, once it is on disk; also when the
     disk fails, since a watchdog that keeps silent is the worse one.
     """
 
     def __init__(
         self,
-        history: History,
+        voices: Voices,
         keeper: Keeper,
         file: LedgerFile,
         counters: Counters,
@@ -101,7 +103,7 @@ class Chair:
         max_incidents: int,
         save_every: float,
     ) -> None:
-        self._history = history
+        self._voices = voices
         self._keeper = keeper
         self._file = file
         self._counters = counters
@@ -122,12 +124,15 @@ class Chair:
     # Of the probes.
 
     def heard(self, target: Target) -> None:
-        """Judge *target*, if that is for us, as its last result leaves it. Does not wait."""
+        """Judge *target*, if that is for us, as its last results leave it. Does not wait.
+
+        To be called after each new result of any replica.
+        """
         term = self._term
         if term is None or not term.goes_on:
             return
-        record = self._history.record(target.name)
-        incident = term.ledger.judge_target(target.name, record, target.rules)
+        records = list(self._voices.fresh(target).values())
+        incident = term.ledger.judge_target(target.name, records, target.rules)
         if incident is not None:
             term.news.append(incident)
             self._wake.set()

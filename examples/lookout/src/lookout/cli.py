@@ -37,6 +37,7 @@ from lookout.records import Incident
 from lookout.replicas import News, Replicas
 from lookout.service import CannotStart, Service
 from lookout.settings import SHIPPED, Configuration, LogSettings, Settings
+from lookout.shares import sharers
 from lookout.targets import Target, target_at
 from sepelib.core.config import ConfigError, parse_context
 from sepelib.flask.server import CannotListen, reopen_logs
@@ -48,6 +49,7 @@ __all__ = ["main"]
 
 DEV_PORT = 8080
 DEV_STATE = Path(".lookout")
+QUORUM = 2  # of the replicas probe each target
 LOOK = 0.2  # seconds between two looks at what the replicas do
 NO_ZOOKEEPER = (
     "several replicas need Java and ZooKeeper: apt-get install default-jre-headless "
@@ -207,7 +209,7 @@ def _demo(options: argparse.Namespace) -> int:
         }
         if options.replicas == 1:
             return _demo_of_one(options, values)
-        values |= {"zookeeper": zookeeper.hosts, "session_timeout": "2s"}
+        values |= {"zookeeper": zookeeper.hosts, "session_timeout": "2s", "quorum": QUORUM}
         return _demo_of_several(options, values, mailbox)
 
 
@@ -255,7 +257,15 @@ def _demo_of_several(
                 _say_now(said)
             _say_news(news)
 
-        pages = [f"{r.name:8} {r.url} (kill -9 {r.process.pid}: another judges)" for r in replicas]
+        pages = [
+            f"{r.name:8} {r.url} (kill -9 {r.process.pid}: others take over)" for r in replicas
+        ]
+        names = [replica.name for replica in replicas]
+        shares = [
+            f"{target['name']} {'+'.join(sharers(target['name'], names, QUORUM))}"
+            for target in values["targets"]
+        ]
+        pages.append(f"shares   {', '.join(shares)}")
         _say_welcome(replicas.all[0].url, values, pages)
         _wait_for_the_end(options.seconds, look, every=LOOK)
         elapsed, probes = time.monotonic() - started, replicas.probes()
@@ -303,7 +313,7 @@ def _probe(options: argparse.Namespace) -> int:
 
 
 def _say_welcome(url: str, values: Mapping[str, Any], replicas: Sequence[str] = ()) -> None:
-    """*url*: of one of the *replicas*, or of the only lookout."""
+    """*url*: of one of several, of which the rows *replicas* tell, or of the only lookout."""
     names = ", ".join(target["name"] for target in values["targets"])
     rows = [
         *(replicas or [f"page     {url}"]),

@@ -8,6 +8,8 @@
 | `lookout_incidents` | event | opened, closed |
 | `lookout_mails` | result | sent, given_up |
 | `lookout_mails_waiting` | | |
+| `lookout_share_targets` | | that this replica probes |
+| `lookout_replicas` | | that it knows, itself included |
 | `lookout_degraded` | | 1 while ZooKeeper is away |
 | `lookout_deposed` | | terms in which a later judge had written already |
 | `lookout_reloads` | result | taken, refused |
@@ -108,8 +110,10 @@ class Counters:
         states: Callable[[], Sequence[State]],
         waiting: Callable[[], int],
         degraded: Callable[[], bool],
+        share: Callable[[], int],
+        replicas: Callable[[], int],
     ) -> Callable[[], None]:
-        """Ask these at each dump: the states of all targets, how many mails wait, and the last.
+        """Ask these at each dump: the states of all targets, how many mails wait, and so on.
 
         The result ends that.
         """
@@ -122,6 +126,10 @@ class Counters:
         undo.callback(mails.bind(waiting))
         away = self._registry.gauge("lookout_degraded", "Whether ZooKeeper is away.")
         undo.callback(away.bind(degraded))
+        mine = self._registry.gauge("lookout_share_targets", "Targets that this replica probes.")
+        undo.callback(mine.bind(share))
+        known = self._registry.gauge("lookout_replicas", "Replicas that share the targets.")
+        undo.callback(known.bind(replicas))
         return undo.close
 
 

@@ -6,49 +6,29 @@ Whatever ZooKeeper does, every replica probes on; cut off from it, a replica doe
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from gevent.event import Event
 
 from lookout.chair import Chair
 from lookout.ledger import Epoch
-from lookout.settings import ZookeeperSettings
 from sepelib.gevent import GreenThread
 from sepelib.util.retry import Backoff
 
 if TYPE_CHECKING:
-    from sepelib.zookeeper import Leadership
+    from sepelib.zookeeper import Client, Leadership
 
-__all__ = ["Alone", "Away", "Elected", "Election"]
+__all__ = ["Alone", "Elected"]
 
 log = logging.getLogger(__name__)
 
-ASK = 2.0  # seconds for who else there is
-
-
-class Away(Exception):
-    """ZooKeeper does not answer; one sentence."""
-
-
-class Election(Protocol):
-    """From `start()` to `stop()` the chair is taken when it may be."""
-
-    def start(self) -> None: ...
-    def stop(self) -> None: ...
-    @property
-    def is_degraded(self) -> bool: ...
-    @property
-    def complaint(self) -> str | None: ...
-    def status(self) -> dict[str, Any] | None: ...
-    def cluster(self) -> dict[str, Any] | None: ...
+ASK = 2.0  # seconds for who judges
 
 
 class Alone:
     """There is nobody to agree with. Its own `Leadership`, which is never lost."""
 
     is_leader = True
-    is_degraded = False
-    complaint = None
 
     def __init__(self, chair: Chair) -> None:
         self.stopping = Event()
@@ -65,12 +45,6 @@ class Alone:
     def check(self) -> None:
         """It leads."""
 
-    def status(self) -> None:
-        return None
-
-    def cluster(self) -> None:
-        return None
-
     def _run(self) -> None:
         delays = Backoff(base=0.5, cap=30.0).delays()
         while not self.stopping.is_set():
@@ -82,41 +56,32 @@ class Alone:
 
 
 class Elected:
-    """A singleton among the replicas with the same `zookeeper`."""
+    """A singleton among the replicas whose *client* has the same lock at *path*."""
 
-    def __init__(self, chair: Chair, settings: ZookeeperSettings, replica: str) -> None:
-        # Here, for the one replica without it needs neither kazoo nor its time to import.
-        from sepelib.zookeeper import Client, InterruptableLock, SessionState, SingletonService
+    def __init__(self, chair: Chair, client: Client, path: str, replica: str) -> None:
+        from sepelib.zookeeper import InterruptableLock, SingletonService
 
         self._chair = chair
-        self._connected = SessionState.CONNECTED
-        self._client = Client(settings.hosts, settings.session_timeout)
-        path = f"{settings.prefix}/singletons/judge"
-        self._lock = InterruptableLock(self._client, path)  # never acquired: it shows the queue
-        self._service = SingletonService(self._client, path, self._serve, identifier=replica)
+        self._client = client
+        self._lock = InterruptableLock(client, path)  # never acquired: it shows the queue
+        self._service = SingletonService(client, path, self._serve, identifier=replica)
 
     def start(self) -> None:
         """Waits for nothing: the replica is of use without ZooKeeper, too."""
-        self._client.start_async()
         self._service.start()
 
     def stop(self) -> None:
-        """The service first: another one leads as soon as its target is dead, and not before."""
+        """Another one leads as soon as the target of ours is dead, and not before."""
         self._service.stop()
-        self._client.stop()
 
     @property
-    def is_degraded(self) -> bool:
-        return self._client.session.state is not self._connected
+    def is_judge(self) -> bool:
+        return self._service.is_leader
 
     @property
-    def complaint(self) -> str | None:
-        if self._service.error is not None:
-            return f"This replica judges no more: {self._service.error}"
-        if not self.is_degraded:
-            return None
-        who = "this replica judges as yet" if self._service.is_leader else "nobody judges here"
-        return f"ZooKeeper is away: probing goes on, {who}"
+    def error(self) -> BaseException | None:
+        """Why this replica judges no more."""
+        return self._service.error
 
     def status(self) -> dict[str, Any]:
         service = self._service
@@ -126,15 +91,15 @@ class Elected:
             "token": service.token,
         }
 
-    def cluster(self) -> dict[str, Any]:
-        """Who waits to judge, the one that does first. Raises Away."""
+    def judge(self) -> str | None:
+        """Who leads, asked of ZooKeeper; None when nobody does, or it does not say."""
         from sepelib.zookeeper import ZookeeperError
 
         try:
-            names = [each.identifier for each in self._lock.contenders(ASK)]
-        except ZookeeperError as error:
-            raise Away(f"ZooKeeper does not say who is there: {error}") from error
-        return {"judge": names[0] if names else None, "replicas": names}
+            contenders = self._lock.contenders(ASK)
+        except ZookeeperError:
+            return None
+        return contenders[0].identifier if contenders else None
 
     def _serve(self, leadership: Leadership) -> None:
         # Tokens begin anew with the data of ZooKeeper, and the file stays: later data counts as

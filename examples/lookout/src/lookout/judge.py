@@ -6,15 +6,23 @@
                       │                                                │  ▼
                       └────────────good, `recover` in a row──────── RECOVERING
 
-There is an incident in DOWN and RECOVERING, and in no other state.
+That is what one replica finds; what all who probe a target find together:
+
+* it is down when most of them stand at DOWN;
+* if half do, when one of these has had twice `confirm` failures in a row: an outage that is seen on
+  one side only comes later, and is never hidden;
+* it is well again when most of them have had `recover` good probes in a row; not half.
+
+So between the two there is a gap in which nothing opens nor closes, whatever the other half says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Rules", "Standing", "State"]
+__all__ = ["Rules", "Standing", "State", "are_failing", "are_well", "is_well", "together"]
 
 
 class State(StrEnum):
@@ -65,3 +73,33 @@ class Standing:
         streak = self.streak + 1 if good == self.state.was_good else 1
         enough = streak >= (rules.recover if good else rules.confirm)
         return Standing(_MOVES[self.state][2 * (not good) + enough], streak)
+
+
+def is_well(standing: Standing, rules: Rules) -> bool:
+    """Whether it has had enough good probes to end an outage, which may be others'."""
+    return standing.state is State.UP and standing.streak >= rules.recover
+
+
+def are_failing(standings: Sequence[Standing], rules: Rules) -> bool:
+    """Whether these find together that the target is down."""
+    streaks = [each.streak for each in standings if each.state is State.DOWN]
+    if streaks and 2 * len(streaks) == len(standings):
+        return max(streaks) >= 2 * rules.confirm
+    return 2 * len(streaks) > len(standings)
+
+
+def are_well(standings: Sequence[Standing], rules: Rules) -> bool:
+    """Whether these find together that an outage is over."""
+    return 2 * sum(is_well(each, rules) for each in standings) > len(standings)
+
+
+# The worst comes first.
+_SHOWN = [State.RECOVERING, State.SUSPECT, State.UP]
+
+
+def together(standings: Sequence[Standing], rules: Rules) -> State:
+    """What to show for all of them: DOWN only if that is what they find together."""
+    if are_failing(standings, rules):
+        return State.DOWN
+    states = {State.SUSPECT if each.state is State.DOWN else each.state for each in standings}
+    return next((state for state in _SHOWN if state in states), State.UNKNOWN)

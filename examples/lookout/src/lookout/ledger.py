@@ -11,13 +11,13 @@ lease can do that: the lock of ZooKeeper does not hold up a write which is on it
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lookout.judge import Rules, State
+from lookout.judge import Rules, State, are_failing, are_well, is_well
 from lookout.records import Incident, Mail, Record, Result
 from lookout.store import (
     HistoryDamaged,
@@ -80,20 +80,22 @@ class Ledger:
         self.epoch = Epoch()
         self.judge = ""
 
-    def judge_target(self, target: str, record: Record, rules: Rules) -> Incident | None:
-        """Open or close an incident, by where the target stands after its last probe.
+    def judge_target(self, target: str, records: Sequence[Record], rules: Rules) -> Incident | None:
+        """Open or close an incident, by where those who probe the target stand with it now.
 
-        By where it stands and not by how it came there: the judge before this one may have died
+        By where they stand and not by how they came there: the judge before this one may have died
         in between. Twice is as good as once. Where a replica has but begun to look, it neither
         opens nor closes anything before it has seen as much as `rules` want.
+        records: of each of them, with a result at least.
         """
         incident = self.open_incident(target)
-        standing, last = record.standing, record.results[-1]
-        if incident is None and standing.state is State.DOWN:
-            return self._open(target, last)
-        is_well = standing.state is State.UP and standing.streak >= rules.recover
-        if incident is not None and is_well:
-            return self._close(incident, last.at, "recovered")
+        standings = [record.standing for record in records]
+        if incident is None and are_failing(standings, rules):
+            down = [each.results[-1] for each in records if each.standing.state is State.DOWN]
+            return self._open(target, max(down, key=_at))
+        if incident is not None and are_well(standings, rules):
+            well = [each.results[-1] for each in records if is_well(each.standing, rules)]
+            return self._close(incident, max(well, key=_at).at, "recovered")
         return None
 
     def open_incident(self, target: str) -> Incident | None:
@@ -235,6 +237,10 @@ def decode(text: bytes) -> Ledger:
     except Exception as error:  # a file may hold anything, a million brackets included
         raise HistoryDamaged(f"no incidents ({type(error).__name__}: {error})") from error
     return ledger
+
+
+def _at(result: Result) -> datetime:
+    return result.at
 
 
 def _row(incident: Incident) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 lock the state directory ─► load the history ─► open the port ─► watch ─► judge ─► wait
 unlock ◄── save the history ◄── drain the server ◄── stop watching ◄── stop judging ◄── a signal
 
-Judging ends first: another replica goes on with it while this one still answers.
+Its share of the targets and the judging end first: other replicas go on with them while this one
+still answers.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ from gevent.lock import RLock
 
 from lookout import store
 from lookout.chair import Chair
+from lookout.cluster import Cluster, OfOne, OfSeveral
 from lookout.counters import Counters, count
-from lookout.election import Alone, Elected, Election
 from lookout.judge import State
 from lookout.ledger import LedgerFile
 from lookout.records import Incident
+from lookout.results import Exchange, ResultFiles
 from lookout.settings import Configuration, Settings, make_server
 from lookout.syncer import Syncer
 from lookout.targets import Target
+from lookout.voices import Voices
 from lookout.watchdog import Watchdog
 from lookout.web import make_app
 from sepelib.core.config import ConfigError
@@ -109,9 +112,9 @@ class Service:
 
     def _open(self, exits: ExitStack) -> None:
         settings = self._settings
-        alone = settings.zookeeper is None
         # What is this replica's own has its own place among several.
-        own = settings.state if alone else settings.state / "replicas" / settings.replica
+        places = settings.state / "replicas"
+        own = settings.state if settings.zookeeper is None else places / settings.replica
         path = _state_file(own, exits)
         file = LedgerFile(settings.state)
         try:
@@ -127,12 +130,20 @@ class Service:
             write(store.encode(self.history))
         except OSError as error:
             raise CannotStart(f"the history cannot be saved: {error}") from error
+        self.cluster: Cluster = (
+            OfOne(settings.replica)
+            if settings.zookeeper is None
+            else OfSeveral(
+                settings.zookeeper, settings.replica, quorum=settings.quorum, changed=self._watch
+            )
+        )
+        sharing = self.cluster.sharing
         self.keeper = store.Keeper(
             partial(store.encode, self.history), write, every=settings.save_every
         )
-        exits.callback(self._close_keeper)
+        self.voices = Voices(self.history, settings.replica, sharing.sharers)
         self.chair = Chair(
-            self.history,
+            self.voices,
             self.keeper,
             file,
             self.counters,
@@ -142,16 +153,23 @@ class Service:
             max_incidents=settings.max_incidents,
             save_every=settings.save_every,
         )
-        self.election: Election = (
-            Alone(self.chair)
+        exits.callback(self._close_keeper)
+        self.exchange = (
+            None
             if settings.zookeeper is None
-            else Elected(self.chair, settings.zookeeper, settings.replica)
+            else Exchange(
+                self.voices, ResultFiles(places, settings.replica), sharing, news=self._judge
+            )
         )
-        self.watchdog = Watchdog(self.history, self.keeper, self.counters, heard=self.chair.heard)
+        self.watchdog = Watchdog(self.history, self.keeper, self.counters, heard=self._heard)
         self.syncer = Syncer(own, changed=self._watch)
         exits.callback(
             self.counters.ask(
-                self._states, lambda: self.chair.waiting, lambda: self.election.is_degraded
+                self._states,
+                lambda: self.chair.waiting,
+                lambda: self.cluster.is_degraded,
+                lambda: len(sharing.mine(self.targets)),
+                lambda: len(sharing.replicas),
             )
         )
         self.server = self._make_server()
@@ -160,17 +178,20 @@ class Service:
         exits.callback(self.watchdog.stop)
         exits.callback(self.syncer.stop)
         self.syncer.use(settings.svn, settings.defaults)
+        if self.exchange is not None:
+            exits.callback(self.exchange.stop)
+            self.exchange.start()
         self._watch_targets()
-        exits.callback(self.election.stop)
-        self.election.start()
+        exits.callback(self.cluster.stop)
+        self.cluster.start(self.chair, {"url": self.url})
 
     def _make_server(self) -> Server:
         app = make_app(
             lambda: self.targets,
-            self.history,
+            self.voices,
             self.chair.ledger,
             self.health,
-            self.election.cluster,
+            lambda: self.cluster.show(self.targets),
         )
         server = make_server(
             self._configuration.config,
@@ -185,7 +206,7 @@ class Service:
             "mail can be sent": lambda: self.chair.postman.error if self.chair.postman else None,
         }
         if self._settings.zookeeper is not None:
-            checks["zookeeper"] = lambda: self.election.complaint
+            checks["zookeeper"] = lambda: "; ".join(self.cluster.complaints) or None
         # None is critical: a lookout that cannot save, mail or judge still watches, and shows it.
         for name, problem in checks.items():
             server.add_check(name, partial(_check, problem), critical=False, cache=0.0)
@@ -205,8 +226,23 @@ class Service:
 
     def _watch_targets(self) -> None:
         targets = self.targets
-        self.watchdog.watch(targets)
-        self.chair.watch([target.name for target in targets])
+        names = [target.name for target in targets]
+        self.voices.keep(self.cluster.sharing.replicas, names)
+        self.watchdog.watch(self.cluster.sharing.mine(targets))
+        self.chair.watch(names)
+
+    def _heard(self, target: Target) -> None:
+        """There is a new result of ours."""
+        self.voices.heard(target.name)
+        if self.exchange is not None:
+            self.exchange.heard(target)
+        self.chair.heard(target)
+
+    def _judge(self, names: set[str]) -> None:
+        """There are new results of others."""
+        for target in self.targets:
+            if target.name in names:
+                self.chair.heard(target)
 
     @property
     def _unsaved(self) -> str | None:
@@ -251,11 +287,12 @@ class Service:
         if new.mail != old.mail:
             self.chair.use(new.mail)
         self.syncer.use(new.svn, new.defaults)
+        self.cluster.use(new.quorum)
         self._watch_targets()
         log.info("configuration read again, watching %d targets", len(self.targets))
 
     def _states(self) -> list[State]:
-        return [self.history.record(target.name).standing.state for target in self.targets]
+        return [self.voices.state(target) for target in self.targets]
 
     def _clashes(self) -> str:
         names = {target.name for target in self._settings.targets}
@@ -276,8 +313,9 @@ class Service:
             )
         if self._unsaved:
             complaints.append(f"The history cannot be saved: {self._unsaved}")
-        if self.election.complaint:
-            complaints.append(self.election.complaint)
+        complaints += self.cluster.complaints
+        if self.exchange is not None:
+            complaints += self.exchange.complaints
         if faults := count(self.counters.faults):
             complaints.append(f"lookout itself failed in {faults} probes; its log says how")
         complaints += self.syncer.complaints
@@ -293,7 +331,7 @@ class Service:
             "uptime": round(time.monotonic() - self._started, 3),
             "complaints": complaints,
             "replica": self._settings.replica,
-            "judge": self.election.status(),
+            "judge": self.cluster.status(),
             "mail": None
             if self._settings.mail is None
             else {

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SHIPPED",
+    "CollectorSettings",
     "Configuration",
     "LogSettings",
     "MailSettings",
@@ -55,15 +56,16 @@ SHIPPED = Path(__file__).with_name("lookout.yml")
 # knows those of `web` itself.
 KEYS: dict[str, set[str]] = {
     "service": {"name", "state", "replica"},
-    "zookeeper": {"hosts", "prefix", "session_timeout"},
+    "zookeeper": {"hosts", "prefix", "session_timeout", "collector"},
     "web": set(),
-    "probes": {"interval", "timeout", "confirm", "recover", "exec_dir"},
+    "probes": {"interval", "timeout", "confirm", "recover", "quorum", "exec_dir"},
     "history": {"results", "incidents", "save_every"},
     "mail": {"enabled", "host", "port", "sender", "recipients", "tls", "user", "password"},
     "svn": {"url", "file", "poll", "username", "password"},
     "log": {"level", "file", "json"},
     "targets": set(),
 }
+COLLECTOR_KEYS = {"enabled", "interval", "idle"}
 
 WEB_DEFAULTS = {"port": 8080, "access_log": False}
 
@@ -109,12 +111,21 @@ class SvnSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CollectorSettings:
+    """How often to look for what locks leave behind, and how long it has to be unused."""
+
+    interval: float = 60.0
+    idle: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
 class ZookeeperSettings:
-    """Where the replicas agree on who judges."""
+    """Where the replicas agree on who probes what, and on who judges."""
 
     hosts: str
     prefix: str = "/lookout"
     session_timeout: float = 10.0
+    collector: CollectorSettings | None = CollectorSettings()  # None: nobody is to collect
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +148,7 @@ class Settings:
     web: Mapping[str, Any]  # as it stands there; `make_server` knows what it means
     targets: tuple[Target, ...]
     defaults: Defaults
+    quorum: int  # so many replicas probe each target
     max_results: int
     max_incidents: int
     save_every: float
@@ -192,6 +204,7 @@ def _settings(config: Config) -> Settings:
     for section, names in KEYS.items():
         if names:
             refuse_unknown(config, (section,), names)
+    refuse_unknown(config, ("zookeeper", "collector"), COLLECTOR_KEYS)
     defaults = _defaults(config)
     return Settings(
         name=config.get_value("service.name", "lookout", type=str),
@@ -201,6 +214,7 @@ def _settings(config: Config) -> Settings:
         web=_web(config),
         targets=targets_in(config, defaults),
         defaults=defaults,
+        quorum=config.get_value("probes.quorum", 2, type=count),
         max_results=config.get_value("history.results", 300, type=count),
         max_incidents=config.get_value("history.incidents", 200, type=count),
         save_every=config.get_value("history.save_every", 5.0, type=seconds),
@@ -280,6 +294,16 @@ def _zookeeper(config: Config) -> ZookeeperSettings | None:
         config.get_value("zookeeper.hosts", type=zookeeper_hosts),
         config.get_value("zookeeper.prefix", "/lookout", type=zookeeper_path),
         config.get_value("zookeeper.session_timeout", 10.0, type=seconds),
+        _collector(config),
+    )
+
+
+def _collector(config: Config) -> CollectorSettings | None:
+    if not config.get_value("zookeeper.collector.enabled", True, type=bool):
+        return None
+    return CollectorSettings(
+        config.get_value("zookeeper.collector.interval", 60.0, type=seconds),
+        config.get_value("zookeeper.collector.idle", 600.0, type=seconds),
     )
 
 

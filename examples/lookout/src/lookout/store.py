@@ -154,6 +154,8 @@ def _utc(text: str) -> datetime:
 
 def _result(row: list[Any]) -> Result:
     at, latency, status, error, tries = row
+    if not isinstance(status, int | None) or not isinstance(error, str | None):
+        raise ValueError("a result whose status is no number, or whose error is no text")
     return Result(_utc(at), float(latency), status, error, int(tries))
 
 

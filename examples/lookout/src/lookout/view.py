@@ -9,8 +9,9 @@ from typing import Any
 from lookout.judge import State
 from lookout.ledger import Ledger
 from lookout.plot import percentile
-from lookout.records import History, Incident, Result
+from lookout.records import Incident, Record, Result
 from lookout.targets import Target
+from lookout.voices import Voices
 
 __all__ = ["duration", "latency", "status"]
 
@@ -23,14 +24,14 @@ _SEVERITY = [State.DOWN, State.RECOVERING, State.SUSPECT, State.UNKNOWN, State.U
 
 def status(
     targets: Sequence[Target],
-    history: History,
+    voices: Voices,
     ledger: Ledger,
     *,
     now: datetime | None = None,
 ) -> dict[str, Any]:
     """Every target with its last results, and the incidents, newest first."""
     now = now or datetime.now(UTC)
-    shown = [_target(target, history, ledger) for target in targets]
+    shown = [_target(target, voices, ledger) for target in targets]
     incidents = [_incident(i, now) for i in reversed(ledger.incidents)]
     states = {State(target["state"]) for target in shown}
     return {
@@ -44,8 +45,9 @@ def status(
     }
 
 
-def _target(target: Target, history: History, ledger: Ledger) -> dict[str, Any]:
-    record = history.record(target.name)
+def _target(target: Target, voices: Voices, ledger: Ledger) -> dict[str, Any]:
+    record = voices.shown(target)
+    fresh = voices.fresh(target)
     results = list(record.results)
     answered = [r.latency for r in results if r.status is not None]
     incident = ledger.open_incident(target.name)
@@ -53,7 +55,7 @@ def _target(target: Target, history: History, ledger: Ledger) -> dict[str, Any]:
         "name": target.name,
         "kind": target.kind,
         "url": target.shown_url,
-        "state": record.standing.state,
+        "state": voices.state(target),
         "since": record.since.isoformat() if record.since else None,
         "incident": incident.id if incident else None,
         "interval": target.interval,
@@ -64,7 +66,20 @@ def _target(target: Target, history: History, ledger: Ledger) -> dict[str, Any]:
         "p50": percentile(answered, 0.5),
         "p95": percentile(answered, 0.95),
         "probes": len(results),
+        "replicas": [
+            _replica(name, record, name in fresh) for name, record in voices.known(target).items()
+        ],
         "results": [_result(r) for r in results[-SHOWN_RESULTS:]],
+    }
+
+
+def _replica(name: str, record: Record, is_fresh: bool) -> dict[str, Any]:
+    return {
+        "name": name,
+        "state": record.standing.state,
+        "streak": record.standing.streak,
+        "is_fresh": is_fresh,
+        "last": _result(record.results[-1]),
     }
 
 

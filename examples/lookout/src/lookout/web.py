@@ -12,10 +12,9 @@ from typing import Any
 import flask
 
 from lookout import plot, view
-from lookout.election import Away
 from lookout.ledger import Ledger
-from lookout.records import History
 from lookout.targets import Target
+from lookout.voices import Voices
 from sepelib.flask import h
 
 __all__ = ["make_app"]
@@ -25,7 +24,7 @@ LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 def make_app(
     targets: Callable[[], Sequence[Target]],
-    history: History,
+    voices: Voices,
     ledger: Callable[[], Ledger],
     health: Callable[[], dict[str, Any]],
     cluster: Callable[[], dict[str, Any] | None],
@@ -33,7 +32,7 @@ def make_app(
     """The WSGI application. *targets*, *ledger*: those of the moment.
 
     health: what lookout has to say about itself, added to the status.
-    cluster: who else there is; None where this is the only replica. May raise Away.
+    cluster: who does what; None where this is the only replica.
     """
     app = flask.Flask(__name__)
     h.errors.register(app)
@@ -50,7 +49,7 @@ def make_app(
     )
 
     def status(now: datetime | None = None) -> dict[str, Any]:
-        return view.status(targets(), history, ledger(), now=now) | health()
+        return view.status(targets(), voices, ledger(), now=now) | health()
 
     @app.get("/")
     def page() -> flask.Response:
@@ -61,9 +60,7 @@ def make_app(
             height=plot.HEIGHT,
             slots=view.SHOWN_RESULTS,
             plots={
-                t.name: plot.plot(
-                    list(history.record(t.name).results), view.SHOWN_RESULTS, t.max_latency
-                )
+                t.name: plot.plot(list(voices.shown(t).results), view.SHOWN_RESULTS, t.max_latency)
                 for t in targets()
             },
             **status(),
@@ -83,10 +80,7 @@ def make_app(
     @app.get("/api/v1/cluster")
     @h.json_api
     def api_cluster() -> flask.Response:
-        try:
-            found = cluster()
-        except Away as error:
-            raise h.errors.Unavailable(str(error)) from error
+        found = cluster()
         if found is None:
             raise h.errors.NotFound("this is the only replica: no zookeeper is configured")
         return h.json_response(found)

@@ -1,6 +1,10 @@
 """`python -m sepelib.zookeeper`: see `sepelib.zookeeper._cli`."""
 
 if __name__ == "__main__":
-    from sepelib.zookeeper._cli import main
+    try:
+        from sepelib.zookeeper._cli import main
 
-    raise SystemExit(main())
+        status = main()
+    except KeyboardInterrupt:  # while it is being imported
+        status = 130
+    raise SystemExit(status)

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
-from kazoo.exceptions import KazooException
+from kazoo.exceptions import KazooException, SessionExpiredError, SessionMovedError
 
 from sepelib.util.deadline import DeadlineExceeded
 from sepelib.zookeeper._contender import UNANSWERED, check_running
@@ -25,7 +25,7 @@ from sepelib.zookeeper._wait import Busy, TimeIsUp, Wait
 from sepelib.zookeeper._watch import Ask, Watch
 from sepelib.zookeeper.errors import ZookeeperError, ZookeeperTimeout
 from sepelib.zookeeper.session import SessionState
-from sepelib.zookeeper.transaction import TransactionUnknown
+from sepelib.zookeeper.transaction import TransactionRefused, TransactionUnknown
 
 if TYPE_CHECKING:
     from sepelib.zookeeper.client import Client
@@ -76,7 +76,11 @@ class Call:
         """
         if timeout is None and client.request_timeout < math.inf:
             timeout = client.request_timeout
-        call = cls(client, path, what, timeout)
+        try:
+            call = cls(client, path, what, timeout)
+        except DeadlineExceeded as error:
+            words = f"{what} {path}: not asked for: {error}"
+            raise ZookeeperTimeout(words, maybe_executed=False) from error
         call._for_answer = True
         return call
 
@@ -137,6 +141,11 @@ class Call:
             except TransactionUnknown as e:
                 self.unanswered = True
                 raise Unanswered from e
+            except TransactionRefused as e:
+                if isinstance(e.error, SessionExpiredError | SessionMovedError):
+                    # Not done for certain; but it can be asked for again, as if nobody knew.
+                    raise Unanswered from e
+                raise
             except UNANSWERED as e:
                 # Not sent by now, it may be in the queue of a new connection.
                 answer.withdraw()

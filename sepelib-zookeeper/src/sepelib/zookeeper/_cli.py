@@ -15,13 +15,13 @@ arguments, or not confirmed; 3 no contact with the servers; 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import math
+import io
 import os
 import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging import NullHandler, getLogger
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,9 @@ __all__ = ["main"]
 
 _PROGRAM = "python -m sepelib.zookeeper"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = 3650 * 86400.0
+_LONGEST_SESSION = 86400.0
+"""Seconds; on the wire it is a number of milliseconds with a sign and 31 bits."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,19 +47,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What the client logs for a daemon is told here in one sentence.
     for name in ("sepelib", "kazoo"):
         getLogger(name).addHandler(NullHandler())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # paths may have any letter
     try:
         status = _run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status
     except Failure as failure:
-        print(f"{_PROGRAM}: {escaped(failure.sentence, 1000)}", file=sys.stderr)
-        return failure.status
+        return _end(failure.status, escaped(failure.sentence, 1000))
     except KeyboardInterrupt:
-        print(f"{_PROGRAM}: interrupted", file=sys.stderr)
-        return Status.INTERRUPTED
+        _drop_output()
+        return _end(Status.INTERRUPTED, "interrupted")
     except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return Status.DONE
+    except OSError as error:
+        _drop_output()
+        return _end(Status.REFUSED, f"the output cannot be written: {error}")
+
+
+def _end(status: Status, sentence: str) -> int:
+    if sys.stderr is not None:
+        with suppress(OSError):  # nobody can be told
+            print(f"{_PROGRAM}: {sentence}", file=sys.stderr, flush=True)
+    return status
+
+
+def _drop_output() -> None:
+    """Let the interpreter's end not wait for, nor fail at, what is not written yet."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -88,6 +109,8 @@ def _interruptible() -> Iterator[None]:
     here, loop = gevent.getcurrent(), gevent.get_hub().loop
 
     def interrupt(*_: object) -> None:
+        if gevent.getcurrent() is here:  # it computes, or writes to one who does not read
+            raise KeyboardInterrupt
         loop.run_callback_threadsafe(here.throw, KeyboardInterrupt)
 
     before = signal.getsignal(signal.SIGINT)
@@ -178,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--max-age",
         metavar="TIME",
-        type=_seconds,
+        type=_positive,
         help="delete contenders too that are not ephemeral and unchanged for so long",
     )
     sub.add_argument(
@@ -189,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
         help="to which identifiers --max-age applies (all)",
     )
     sub.add_argument(
-        "--rate", metavar="N", type=_positive, default=50.0, help="deletes a second (50)"
+        "--rate", metavar="N", type=_number, default=50.0, help="deletes a second (50)"
     )
     _add_depth(sub)
     return parser
@@ -207,7 +230,7 @@ def _add_common(parser: argparse.ArgumentParser, defaults: dict[str, Any] | None
     parser.add_argument(
         "--timeout",
         metavar="TIME",
-        type=_positive,
+        type=_session_timeout,
         default=given["timeout"],
         help="of the session and of each request (10)",
     )
@@ -255,11 +278,29 @@ def _seconds(text: str) -> float:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no time, such as 90, 10m, 2h or 7d")
-    return float(match[1]) * _UNITS[match[2]]
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text:.50} is more than {_LONGEST / 86400:.0f} days")
+    return seconds
+
+
+def _number(text: str) -> float:
+    """Of deletes a second."""
+    match = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text)
+    if match is None or float(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return float(text)
 
 
 def _positive(text: str) -> float:
     seconds = _seconds(text)
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not positive")
+    if seconds == 0:
+        raise argparse.ArgumentTypeError(f"{text:.50} is not positive")
+    return seconds
+
+
+def _session_timeout(text: str) -> float:
+    seconds = _positive(text)
+    if seconds > _LONGEST_SESSION:
+        raise argparse.ArgumentTypeError(f"{text:.50} is more than a day")
     return seconds

@@ -155,7 +155,7 @@ def break_one(client: Client, options: Namespace, output: Output) -> int:
 def _confirm(question: str) -> None:
     from gevent.socket import wait_read
 
-    if not sys.stdin.isatty():
+    if sys.stdin is None or sys.stderr is None or not sys.stdin.isatty():
         raise Failure(Status.USAGE, "nobody can be asked without a terminal: give --yes")
     print(question, end="", file=sys.stderr, flush=True)
     wait_read(sys.stdin.fileno())  # the session has to live on meanwhile
@@ -168,16 +168,19 @@ def collect(client: Client, options: Namespace, output: Output) -> int:
 
     from sepelib.zookeeper.collector import LockGarbageCollector
 
-    collector = LockGarbageCollector(
-        client,
-        options.roots,
-        idle=options.idle if options.delete else 0.0,
-        dry_run=not options.delete,
-        max_age=options.max_age,
-        matching=options.matching,
-        rate=options.rate,
-        depth=options.depth,
-    )
+    try:
+        collector = LockGarbageCollector(
+            client,
+            options.roots,
+            idle=options.idle if options.delete else 0.0,
+            dry_run=not options.delete,
+            max_age=options.max_age,
+            matching=options.matching,
+            rate=options.rate,
+            depth=options.depth,
+        )
+    except ValueError as error:
+        raise Failure(Status.USAGE, str(error)) from error
     first = latest = collector.collect()
     fresh = first.skipped.get("fresh", 0)
     if fresh and first.trouble is None:
@@ -272,7 +275,11 @@ def _notes(holder: Occupant, ages: _Ages, waiting: int) -> list[str]:
 
 def _facts(occupant: Occupant) -> list[str]:
     facts = [] if occupant.ephemeral else ["not ephemeral"]
-    return facts if occupant.leases == 1 else [*facts, f"{occupant.leases} leases"]
+    if occupant.leases > 1:
+        facts.append(f"{occupant.leases} leases")
+    if not occupant.readable:
+        facts.append("no permission to read who")
+    return facts
 
 
 def _described(occupant: Occupant, ages: _Ages, *, holds: bool) -> dict[str, Any]:
@@ -288,6 +295,7 @@ def _described(occupant: Occupant, ages: _Ages, *, holds: bool) -> dict[str, Any
         "token": f"0x{contender.token:x}",
         "session": f"0x{contender.session_id:x}",
         "ephemeral": occupant.ephemeral,
+        "readable": occupant.readable,
         "count": occupant.leases,
         "node": occupant.path,
     }

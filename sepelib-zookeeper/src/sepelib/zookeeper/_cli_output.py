@@ -56,7 +56,8 @@ class Output:
 
     def aside(self, text: str) -> None:
         """To stderr, in either form."""
-        print(text, file=sys.stderr, flush=True)
+        if sys.stderr is not None:
+            print(text, file=sys.stderr, flush=True)
 
 
 def escaped(text: str, longest: int = 48) -> str:

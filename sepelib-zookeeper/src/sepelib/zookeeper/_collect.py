@@ -33,7 +33,7 @@ from sepelib.zookeeper.transaction import TransactionRefused
 if TYPE_CHECKING:
     from sepelib.zookeeper.client import Client
 
-__all__ = ["MARKER", "Orphan", "Pass", "Policy", "Sighting"]
+__all__ = ["MARKER", "Orphan", "Pass", "Policy", "Sighting", "remembered"]
 
 _log = getLogger("sepelib.zookeeper.collector")
 
@@ -91,6 +91,16 @@ class Sighting(NamedTuple):
     cversion: int
     pzxid: int
     since: float
+
+
+def remembered(before: Mapping[str, Sighting], seen: Mapping[str, Sighting]) -> dict[str, Sighting]:
+    """What a look that has *seen* only a part leaves of what was seen *before*."""
+    kept = dict(seen)
+    for path, sighting in before.items():
+        if len(kept) >= _MOST_SIGHTINGS:
+            break  # else looks that never come to their end would add up without one
+        kept.setdefault(path, sighting)
+    return kept
 
 
 class _Find(NamedTuple):
@@ -213,6 +223,7 @@ class Pass:
         for found in read_occupants(self._client, visit.path, holders + waiters):
             if (
                 not found.ephemeral
+                and found.readable
                 and self._policy.matching.fullmatch(found.contender.identifier)
                 and self._is_older(found.path, found.changed, self._policy.max_age)
             ):

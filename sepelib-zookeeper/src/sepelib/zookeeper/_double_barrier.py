@@ -125,7 +125,8 @@ class DoubleBarrier:
     def participating(self) -> bool:
         """Whether the others wait for this member: it is in, and its session is not over.
 
-        Local, without a request. What is False here `leave()` tells too.
+        Local, without a request. What is False here `leave()` tells too, unless the session was
+        only given up for want of an answer, and lived on.
         """
         node = self._node
         return (
@@ -177,11 +178,11 @@ class DoubleBarrier:
         when somebody has deleted the node, if this member was out before the call: the others have
         not waited for it.
         """
+        self._client.check_thread("DoubleBarrier.leave()")
         self._require(_State.INSIDE, _State.LEFT)
-        call = Call(self._client, self.path, "double barrier", timeout)
         self._move(_State.LEAVING)
         try:
-            with call:
+            with Call(self._client, self.path, "double barrier", timeout) as call:
                 if self._node is not None:
                     self._depart(call, self._node)
                 self._see_off(call)
@@ -236,8 +237,13 @@ class DoubleBarrier:
                 if len(rivals) >= self.num_clients - 1:
                     self._open(call, [node.name, *self._chosen(rivals)], stat.version)
                     continue
-                # Whoever makes the number complete lists after its create, and sees us.
-                call.until_fired(gate)
+                # Whoever makes the number complete lists after its create, and sees us; but not
+                # when somebody has deleted our node.
+                with (
+                    suppress(NoNodeError),
+                    call.watch(node.path, "get") as own,
+                ):
+                    call.until_fired(gate, own)
 
     def _stand(self, call: Call) -> Node:
         while True:
@@ -338,29 +344,34 @@ class DoubleBarrier:
     def _opened_at_last(self) -> bool:
         """The time is over: take the own node away, or see that the barrier has opened for it."""
         client, node, gate = self._client, self._node, self._gate
-        if node is None or gate is None or client.session.state is not SessionState.CONNECTED:
+        if node is None or client.session.state is not SessionState.CONNECTED:
             return False
-        version = gate.version
         try:
             with Call(client, self.path, "double barrier", _LAST_LOOK) as call:
                 while True:
-                    transaction = client.transaction()
-                    transaction.check(self.path, version)
-                    transaction.delete(node.path)
-                    try:
-                        call.write(transaction.commit_async)
-                        self._forget(node)
+                    if gate is not None and self._withdrawn(call, node, gate.version):
                         return False
-                    except TransactionRefused:
-                        data, stat = call.read(lambda: client.get_async(self.path))
+                    data, stat = call.read(lambda: client.get_async(self.path))
                     self._members = self._read(data)
                     if node.name in self._members:
                         return node.session_id == self._session_id
-                    if stat.version == version:  # it was not that which has changed
-                        return False
-                    version = stat.version
+                    if gate is not None and stat.version == gate.version:
+                        return False  # it was not that which has changed
+                    gate = stat
         except (TimeIsUp, Busy, Unanswered, ZookeeperError):
             return False
+
+    def _withdrawn(self, call: Call, node: Node, version: int) -> bool:
+        """Delete the own node, unless the barrier has opened since *version*."""
+        transaction = self._client.transaction()
+        transaction.check(self.path, version)
+        transaction.delete(node.path)
+        try:
+            call.write(transaction.commit_async)
+        except TransactionRefused:
+            return False
+        self._forget(node)
+        return True
 
     # Out.
 

@@ -59,6 +59,8 @@ class EventWake(Wake):
 class Lane:
     """Runs calls one after another, in a greenlet that is there while they are.
 
+    Who kills that greenlet ends the call that it is in, no other.
+
     *done*(ok) is called after each, *idle*() when there are no more; both must not wait.
     """
 
@@ -84,13 +86,27 @@ class Lane:
         self._calls.append((call, what, path))
         # Dead: somebody else has killed it.
         if self._greenlet is None or self._greenlet.dead:
-            self._greenlet = gevent.spawn(self._run)
+            self._begin()
 
     def clear(self) -> int:
         """Drop what has not begun; how many calls that were."""
         dropped = len(self._calls)
         self._calls.clear()
         return dropped
+
+    def _begin(self) -> None:
+        self._greenlet = gevent.spawn(self._run)
+        self._greenlet.rawlink(self._look)
+
+    def _look(self, greenlet: Any) -> None:
+        if greenlet is not self._greenlet:
+            return
+        # It was killed before it has begun.
+        self._greenlet = None
+        if self._calls:
+            self._begin()
+        else:
+            self._idle()
 
     def _run(self) -> None:
         while self._calls:

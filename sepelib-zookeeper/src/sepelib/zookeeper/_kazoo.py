@@ -1,4 +1,4 @@
-"""The one module that stands on names of kazoo which are not public: the connection.
+"""The connection, on names of kazoo which are not public.
 
 kazoo's own loop counts each request as a sign of life, times no answer and asks the selector four
 times for a request. This one sends from the greenlet that asks, reads in one of its own, and is
@@ -9,7 +9,6 @@ Everything is in one hub: whatever does not wait is not interrupted.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import random
@@ -19,16 +18,12 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import kazoo.protocol.connection
 from kazoo.exceptions import (
-    EXCEPTIONS,
     AuthFailedError,
     ConnectionDropped,
     NoNodeError,
     SessionExpiredError,
-    SessionMovedError,
-    ZookeeperError,
 )
 from kazoo.handlers.threading import KazooTimeoutError
-from kazoo.loggingsupport import BLATHER
 from kazoo.protocol.serialization import (
     Auth,
     Close,
@@ -37,7 +32,6 @@ from kazoo.protocol.serialization import (
     Exists,
     GetChildren,
     GetChildren2,
-    PingInstance,
     ReplyHeader,
     Transaction,
     Watch,
@@ -46,6 +40,7 @@ from kazoo.protocol.serialization import (
 from kazoo.protocol.states import KeeperState
 
 from sepelib.zookeeper import _kazoo_requests as wire
+from sepelib.zookeeper import _kazoo_watches as watches
 from sepelib.zookeeper._handler import resolve
 from sepelib.zookeeper._lease import SessionState, Timings
 from sepelib.zookeeper._result import Result
@@ -55,10 +50,9 @@ from sepelib.zookeeper.session import clock
 if TYPE_CHECKING:
     from sepelib.zookeeper.client import Client
 
-__all__ = ["Connection", "QuietLogger"]
+__all__ = ["Connection"]
 
 _WATCH_XID = -1
-_PING_XID = -2
 _AUTH_XID = -4
 _NODE_EVENTS = (1, 2, 3, 4)  # created, deleted, changed, a child
 # The server's own limit, jute.maxbuffer, is 1 MB; listings may be larger.
@@ -70,17 +64,6 @@ _SOON = 0.02
 _MAX_BEAT = 1.0
 
 _ServerFound = kazoo.protocol.connection.RWServerAvailable
-
-
-class QuietLogger(logging.LoggerAdapter[logging.Logger]):
-    """What kazoo says of each try is for DEBUG; what has passwords of sessions, for nobody."""
-
-    def info(self, msg: object, *args: object, **kwargs: Any) -> None:
-        self.debug(msg, *args, **kwargs)
-
-    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        if level > BLATHER:
-            super().log(level, msg, *args, **kwargs)
 
 
 class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[misc]
@@ -233,7 +216,7 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
 
     def _submit(self, request: Any, timeout: float, xid: int | None = None) -> None:
         """Only while a connection is set up: kazoo's logs what it sends, with passwords."""
-        self._write(_framed(request, xid), timeout)
+        self._write(wire.framed(request, xid), timeout)
 
     def _write(self, data: bytes, timeout: float) -> None:
         limit = min(timeout, self._patience)
@@ -281,7 +264,7 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
                 raise ConnectionDropped(f"a reply claims to have {length} bytes")
             data = self._stream.take(length)
             header, offset = ReplyHeader.deserialize(data, 0)
-            if header.xid == _PING_XID:
+            if header.xid == wire.PING_XID:
                 sent, self._ping_sent = self._ping_sent, None
                 self._note_answer(sent)
                 self.client._beat.by(self._answered_at + self._timings.ping)
@@ -305,7 +288,7 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
         if watch.type in _NODE_EVENTS:
             self._read_watch_event(data, offset)
             if self.client._recursive_watchers:
-                wire.tell_recursive_watches(self.client, watch.type, watch.path)
+                watches.tell_recursive_watches(self.client, watch.type, watch.path)
 
     def _note_login(self, header: Any) -> None:
         # The server answers these at once, before requests that were sent earlier.
@@ -344,10 +327,9 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
         if ok:
             self._set(result, request, absent, data, offset)
         else:
-            kind = EXCEPTIONS.get(header.err)  # not [...], which fails for those of newer servers
-            error = kind() if kind else ZookeeperError(f"error {header.err}")
+            error = wire.error_of(header.err)
             result.set_exception(error)
-            _heed(error)
+            wire.heed(error)
         return False
 
     def _set(self, result: Result, request: Any, absent: bool, data: bytes, offset: int) -> None:
@@ -362,12 +344,12 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
             value = parts = Transaction.unchroot(client, value)
         result.set(value)
         for part in parts:
-            _heed(part)
+            wire.heed(part)
         watcher = getattr(request, "watcher", None)
         if watcher and not client._stopped.is_set():
             lists = isinstance(request, GetChildren | GetChildren2)
-            watchers = client._child_watchers if lists else client._data_watchers
-            watchers[request.path].add(watcher)
+            watching = client._child_watchers if lists else client._data_watchers
+            watching[request.path].add(watcher)
 
     def flush(self) -> None:
         """Send what is queued as far as the socket takes it; never waits, never raises."""
@@ -378,7 +360,7 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
                 continue
             xid = _AUTH_XID if isinstance(request, Auth) else self._xid % 0x7FFFFFFF + 1
             try:
-                data = _framed(wire.as_sent(client, request), xid)
+                data = wire.framed(watches.as_sent(client, request), xid)
             except Exception as error:
                 result.set_exception(error)
                 continue
@@ -411,7 +393,7 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
             if self._stream.full:
                 return now + _SOON
             self._ping_sent = now
-            self._stream.push(_PING)
+            self._stream.push(wire.PING)
         return due if self._ping_sent is None else math.inf
 
     def _look_for_silence(self, now: float) -> float:
@@ -451,28 +433,3 @@ class Connection(kazoo.protocol.connection.ConnectionHandler):  # type: ignore[m
 
     def _is_ours(self) -> bool:
         return os.getpid() == self._pid
-
-
-def _heed(answer: object) -> None:
-    """Raise what ends the connection when *answer* says that the session does not live here.
-
-    A follower may have let in a session which its leader has ended: it goes on to answer pings and
-    reads, and each write is refused, without an end.
-    """
-    if isinstance(answer, SessionExpiredError):
-        raise answer
-    if isinstance(answer, SessionMovedError):
-        raise ConnectionDropped("the session has moved to another server")
-
-
-def _framed(request: Any, xid: int | None) -> bytes:
-    body = bytearray()
-    if xid is not None:
-        body += int_struct.pack(xid)
-    if request.type:
-        body += int_struct.pack(request.type)
-    body += request.serialize()
-    return bytes(int_struct.pack(len(body)) + body)
-
-
-_PING = _framed(PingInstance, _PING_XID)

@@ -1,6 +1,6 @@
 """Requests that kazoo does not know, and what stands on those of its names which are not public.
 
-The other such module is `_kazoo`, the connection.
+The others are `_kazoo`, the connection, and `_kazoo_watches`.
 """
 
 from __future__ import annotations
@@ -8,58 +8,53 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from kazoo.exceptions import EXCEPTIONS, ZookeeperError
+from kazoo.exceptions import (
+    EXCEPTIONS,
+    ConnectionDropped,
+    SessionExpiredError,
+    SessionMovedError,
+    ZookeeperError,
+)
 from kazoo.protocol.paths import _prefix_root
 from kazoo.protocol.serialization import (
     CheckVersion,
     Create,
     Create2,
     Delete,
-    Exists,
-    GetData,
     MultiHeader,
+    PingInstance,
     SetData,
     int_struct,
     long_struct,
     read_string,
     stat_struct,
-    write_string,
 )
 from kazoo.protocol.serialization import Transaction as KazooTransaction
-from kazoo.protocol.states import Callback, EventType, WatchedEvent, ZnodeStat
+from kazoo.protocol.states import ZnodeStat
 from kazoo.security import OPEN_ACL_UNSAFE
 
-from sepelib.zookeeper._handler import EventWake, Wake
-
 __all__ = [
-    "CHILDREN",
     "CONTAINER",
-    "DATA",
     "EPHEMERAL",
+    "PING",
+    "PING_XID",
     "SEQUENCE",
     "CreateContainer",
     "CreateTTL",
     "Multi",
-    "WatchesMixin",
-    "add_recursive_watch",
-    "as_sent",
     "ask",
     "check_version",
     "create",
     "delete",
-    "drop_watch",
+    "error_of",
+    "framed",
     "full_path",
-    "remove_recursive_watch",
-    "remove_watches",
+    "heed",
     "set_data",
-    "set_watches",
-    "tell_recursive_watches",
 ]
 
 EPHEMERAL, SEQUENCE, CONTAINER, _TTL, _TTL_SEQUENCE = 1, 2, 4, 5, 6  # CreateMode of the server
-CHILDREN, DATA, _ANY = 1, 2, 3  # WatcherType
-_RECURSIVE = 1  # AddWatchMode
-_EVENTS = {1: EventType.CREATED, 2: EventType.DELETED, 3: EventType.CHANGED}
+PING_XID = -2
 
 
 class CreateContainer(Create2):  # type: ignore[misc]
@@ -85,35 +80,6 @@ class CreateTTL(NamedTuple):
     @classmethod
     def deserialize(cls, data: bytes, offset: int) -> Any:
         return Create2.deserialize(data, offset)
-
-
-class _RemoveWatches(NamedTuple):
-    path: str
-    kind: int
-    answered: Callable[[], None]
-    type: int = 18
-
-    def serialize(self) -> bytes:
-        return bytes(write_string(self.path) + int_struct.pack(self.kind))
-
-    def deserialize(self, data: bytes, offset: int) -> bool:
-        # Here and not in a callback of the result: watches asked for behind this request are
-        # answered, and so kept by the client, behind this answer.
-        self.answered()
-        return True
-
-
-class _AddWatch(NamedTuple):
-    path: str
-    mode: int
-    type: int = 106
-
-    def serialize(self) -> bytes:
-        return bytes(write_string(self.path) + int_struct.pack(self.mode))
-
-    @classmethod
-    def deserialize(cls, data: bytes, offset: int) -> bool:
-        return True
 
 
 class Multi(NamedTuple):
@@ -160,10 +126,7 @@ def _empty_result(data: bytes, offset: int) -> tuple[Any, int]:
 
 def _error_result(data: bytes, offset: int) -> tuple[Any, int]:
     (code,) = int_struct.unpack_from(data, offset)
-    # By a plain look-up: for a code of a newer server, EXCEPTIONS[code] ends the connection.
-    kind = EXCEPTIONS.get(code)
-    error = ZookeeperError(f"error {code}") if kind is None else kind()
-    return error, offset + int_struct.size
+    return error_of(code), offset + int_struct.size
 
 
 _RESULTS: dict[int, Callable[[bytes, int], tuple[Any, int]]] = {
@@ -174,38 +137,6 @@ _RESULTS: dict[int, Callable[[bytes, int], tuple[Any, int]]] = {
     SetData.type: _stat_result,
     CheckVersion.type: _empty_result,
 }
-
-
-class WatchesMixin:
-    """What the client does with the watches of a connection that is gone."""
-
-    handler: Any
-    chroot: str
-    _state: Any
-    _stopped: Any
-    _child_watchers: Any
-    _data_watchers: Any
-    unchroot: Callable[[str], str]
-    _recursive_offered = True
-    _recursive_unanswered = 0
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._recursive_watchers: dict[str, set[EventWake]] = {}  # by full path
-        super().__init__(*args, **kwargs)
-
-    def _reset_watchers(self) -> None:
-        self._recursive_watchers.clear()
-        # kazoo calls them without the path, by which the handler keeps calls in order.
-        for watchers in self._child_watchers, self._data_watchers:
-            gone = list(watchers.items())
-            watchers.clear()
-            for full, functions in gone:
-                event = WatchedEvent(EventType.NONE, self._state, self.unchroot(full))
-                for function in functions:
-                    # A client that is stopped calls nobody; those who wait for it wake up.
-                    if self._stopped.is_set() and not isinstance(function, Wake):
-                        continue
-                    self.handler.dispatch_callback(Callback("watch", function, (event,)))
 
 
 def full_path(client: Any, path: str, *, trailing: bool = False) -> str:
@@ -241,118 +172,33 @@ set_data = SetData
 check_version = CheckVersion
 
 
-def set_watches(client: Any, full: str, kind: int) -> set[Any]:
-    """The watch functions that wait for the next event of a path."""
-    watchers = client._child_watchers if kind == CHILDREN else client._data_watchers
-    return set(watchers.get(full, ()))
+def error_of(code: int) -> Exception:
+    """What the server means by *code*; also that of a newer one, for which kazoo has no class."""
+    kind: type[Exception] | None = EXCEPTIONS.get(code)  # EXCEPTIONS[code] fails
+    return ZookeeperError(f"error {code}") if kind is None else kind()
 
 
-def drop_watch(client: Any, full: str, kind: int, function: Any) -> None:
-    """Forget one watch function, or all of the path for None; the server is not told."""
-    watchers = client._child_watchers if kind == CHILDREN else client._data_watchers
-    functions = watchers.get(full)
-    if functions is None:
-        return
-    if function is None:
-        functions.clear()
-    else:
-        functions.discard(function)
-    if not functions:
-        del watchers[full]
+def heed(answer: object) -> None:
+    """Raise what ends the connection when *answer* says that the session does not live here.
 
-
-def remove_watches(client: Any, full: str, kind: int, function: Any) -> Any:
-    """Ask the server to forget its watch of a path; it has one for all functions of a client.
-
-    At its answer *function* (all of them for None) is dropped; the others, asked for meanwhile,
-    are called with an event of the type NONE, since nothing watches for them any more.
+    A follower may have let in a session which its leader has ended: it goes on to answer pings and
+    reads, and each write is refused, without an end.
     """
-    if kind == DATA and full in client._recursive_watchers:  # There is no other on the server.
-        result = client.handler.async_result()
-        result.set(True)
-        return result
-
-    def answered() -> None:
-        drop_watch(client, full, kind, function)
-        others = set_watches(client, full, kind)
-        drop_watch(client, full, kind, None)
-        _tell(client, full, others)
-
-    return ask(client, _RemoveWatches(full, kind, answered))
+    if isinstance(answer, SessionExpiredError):
+        raise answer
+    if isinstance(answer, SessionMovedError):
+        raise ConnectionDropped("the session has moved to another server")
 
 
-def add_recursive_watch(client: Any, path: str, function: EventWake) -> Any:
-    """Call *function* with each event of *path* and all below it; from 3.6 of the server on.
-
-    The result fails with UnimplementedError on an older one, which closes the connection then. The
-    watch is gone with the connection, and *function* is not told.
-
-    Servers before 3.9 know one mode for a path of a session, the last that was asked for
-    (ZOOKEEPER-4466). So what watches *path* itself, for data, is told through this watch, see
-    `as_sent()`; and what watched it before is called with an event of the type NONE.
-    """
-    full = full_path(client, path)
-    client._recursive_watchers.setdefault(full, set()).add(function)
-    result = ask(client, _AddWatch(full, _RECURSIVE))
-
-    def answered(result: Any) -> None:
-        if not result.successful():
-            _forget(client, full, function)
-            # Behind all that was sent without a watch of its own meanwhile.
-            result = ask(client, Exists(full, None))
-        result.rawlink(lambda _: _tell_single_watches(client, full))
-
-    result.rawlink(answered)
-    return result
+def framed(request: Any, xid: int | None) -> bytes:
+    """*request* as it is sent; without an *xid* that of a hello."""
+    body = bytearray()
+    if xid is not None:
+        body += int_struct.pack(xid)
+    if request.type:
+        body += int_struct.pack(request.type)
+    body += request.serialize()
+    return bytes(int_struct.pack(len(body)) + body)
 
 
-def remove_recursive_watch(client: Any, path: str, function: EventWake) -> None:
-    """Call *function* no more; the last one of a path takes the watch off the server."""
-    full = full_path(client, path)
-    if _forget(client, full, function) and full not in client._recursive_watchers:
-        result = ask(client, _RemoveWatches(full, _ANY, lambda: None))
-        result.rawlink(lambda _: _tell_single_watches(client, full))
-
-
-def tell_recursive_watches(client: Any, kind: int, full: str) -> None:
-    """Call those that watch the full path, or what it is below, with an event of that type."""
-    if kind not in _EVENTS or client._stopped.is_set():
-        return
-    event = WatchedEvent(_EVENTS[kind], client._state, client.unchroot(full))
-    above = full
-    while above:
-        for function in tuple(client._recursive_watchers.get(above, ())):
-            client.handler.dispatch_callback(Callback("watch", function, (event,)))
-        above = above.rpartition("/")[0] or ("/" if above != "/" else "")
-
-
-def as_sent(client: Any, request: Any) -> Any:
-    """*request* as the server gets it: without a watch of its own where a recursive one is."""
-    watchers = client._recursive_watchers
-    if watchers and isinstance(request, GetData | Exists) and request.path in watchers:
-        return request._replace(watcher=None)
-    return request
-
-
-def _forget(client: Any, full: str, function: EventWake) -> bool:
-    functions = client._recursive_watchers.get(full, set())
-    if function not in functions:
-        return False
-    functions.discard(function)
-    if not functions:
-        del client._recursive_watchers[full]
-    return True
-
-
-def _tell_single_watches(client: Any, full: str) -> None:
-    """They may be gone from the server: let them be set again."""
-    for kind in DATA, CHILDREN:
-        functions = set_watches(client, full, kind)
-        drop_watch(client, full, kind, None)
-        _tell(client, full, functions)
-
-
-def _tell(client: Any, full: str, functions: set[Any]) -> None:
-    event = WatchedEvent(EventType.NONE, client._state, client.unchroot(full))
-    for function in functions:
-        client.handler.dispatch_callback(Callback("watch", function, (event,)))
+PING = framed(PingInstance, PING_XID)

@@ -69,7 +69,7 @@ class Keeper(ABC):
     def __init__(self, client: Client, path: str) -> None:
         self._client = client_of(client)
         self._session = self._client.session
-        self.path = normal_path(path)
+        self.path = normal_path(path, self._WHAT)
         self._life = Life.IDLE
         self._error: Exception | None = None
         self._done = gevent.event.Event()  # all is taken back, as far as one knows
@@ -221,7 +221,9 @@ class Keeper(ABC):
                 self._error = None
                 self._said = ""
                 delays = _BACKOFF.delays()
-            except (KazooException, ZookeeperError) as error:
+            except ZookeeperMisused:
+                raise
+            except Exception as error:
                 check_running(self._client)
                 self._error = self._named(error)
                 self._say_trouble()
@@ -242,9 +244,13 @@ class Keeper(ABC):
         return named
 
     def _say_trouble(self) -> None:
-        if self._said != str(self._error):
-            self._said = str(self._error)
-            _log.warning("%s, trying on", self._error, extra=self._fields())
+        error = self._error
+        if self._said != str(error):
+            self._said = str(error)
+            cause = None if error is None else error.__cause__
+            of_servers = isinstance(cause, KazooException)
+            trace = None if of_servers else cause
+            _log.warning("%s, trying on", error, extra=self._fields(), exc_info=trace)
 
     def _end(self, error: Exception | None) -> None:
         ending = self._life is Life.ENDING  # the client may be stopped, then all has gone

@@ -14,12 +14,15 @@ behind that; one with a key stays for `keep` seconds.
   nobody deletes that before its caller knows. How many others have written since does not matter,
   so what must be kept is one op node for each change under way, not a history. It is persistent,
   so neither does the session's end.
+* Nor is a change of others lost at the version -1, which comes after 2**32 - 1 changes and is no
+  check: there a node named after the change before takes its place, for as long as op nodes of the
+  dead are kept.
 * What cannot be decided is left to the caller: a change whose time is over before the answer came
   is done, or not, which the error says; and with a key it is asked for again.
 
 Op nodes of processes that died, and of keys, are deleted by those which go on: keys `keep` seconds
 after they were made, the others not before an hour has passed, by the clock of the servers. A call
-must not take longer than that.
+that has taken longer without an answer gives up: it could not tell any more what it has done.
 Should PATH be deleted and made again between the read and the set, and have come to the same
 version by then, the set hits the new node: a value in use is not to be deleted.
 """
@@ -38,7 +41,7 @@ import gevent
 from kazoo.exceptions import BadVersionError, NodeExistsError, NoNodeError
 
 from sepelib.zookeeper._call import Call, Unanswered
-from sepelib.zookeeper._wait import Turns
+from sepelib.zookeeper._wait import TimeIsUp, Turns
 from sepelib.zookeeper.errors import ZookeeperError, ZookeeperMisused
 from sepelib.zookeeper.session import SessionState
 from sepelib.zookeeper.transaction import TransactionRefused
@@ -85,53 +88,69 @@ class Once:
             labels=("path_class",),
         ).labels(path_class)
 
-    def read(self, call: Call) -> tuple[bytes, Any]:
-        """The data and the stat, no older than this call; NoNodeError."""
+    def read(self, call: Call, fresh: bool = True) -> tuple[bytes, Any]:
+        """The data and the stat, if *fresh* no older than this call; NoNodeError."""
 
         def ask() -> Any:
-            self._client.sync_async(self._path)  # what follows is answered after it
+            if fresh:
+                self._client.sync_async(self._path)  # what follows is answered after it
             return self._client.get_async(self._path)
 
         data, stat = call.read(ask)
         return data, stat
 
-    def change(self, call: Call, plan: Plan, key: str | None = None) -> bytes | None:
+    def change(
+        self, call: Call, plan: Plan, key: str | None = None, *, fresh: bool = False
+    ) -> bytes | None:
         """The result of the change, be it done by now or, with that *key*, before; None as of
-        *plan*. What *plan* raises is raised, and nothing is done."""
+        *plan*. What *plan* raises is raised, and nothing is done. *fresh*: show it nothing older
+        than this call, for one that may decide to do nothing."""
         name = f"op-{os.urandom(16).hex()}" if key is None else f"key-{_quoted(key)}"
         op = f"{self._path}/{name}"
         self._turns.take(call.wait)
-        done = False
+        result = None
         try:
-            result = self._try(call, plan, op)
-            done = True
+            result = self._try(call, plan, op, fresh=fresh, named=key is not None)
             return result
         finally:
             self._turns.give(call.wait)
-            if key is None and (done or call.unanswered):
+            if key is None and (result is not None or call.unanswered):
                 self._forget(op)
 
-    def _try(self, call: Call, plan: Plan, op: str) -> bytes | None:
+    def _try(self, call: Call, plan: Plan, op: str, *, fresh: bool, named: bool) -> bytes | None:
         pause = _FIRST_PAUSE
+        keep = self._keep_keys if named else self._keep
         while True:
             if call.unanswered:
                 result = self._result(call, op)
                 if result is not None:
                     return result
+                if call.wait.waited() >= keep:
+                    raise TimeIsUp  # it may be done, and be swept up since
             try:
-                data, stat = call.read(lambda: self._client.get_async(self._path))
+                data, stat = self.read(call, fresh)
             except NoNodeError:
                 self._make(call)
                 continue
-            planned = plan(data, stat)
+            try:
+                planned = plan(data, stat)
+            except Exception:
+                # What it would come to now does not matter when it is done already.
+                result = self._result(call, op) if named else None
+                if result is None:
+                    raise
+                return result
             if planned is None:
                 return None
             value, result = planned
             transaction = self._client.transaction()
             transaction.create(op, result)
+            if stat.version == -1:
+                # As an expected version that is any: let this node be what only one can make.
+                transaction.create(f"{self._path}/op-{stat.mzxid:032x}")
             transaction.set_data(self._path, value, stat.version)
             try:
-                _, stat = call.write(transaction.commit_async)
+                *_, stat = call.write(transaction.commit_async)
             except Unanswered:
                 continue
             except TransactionRefused as e:

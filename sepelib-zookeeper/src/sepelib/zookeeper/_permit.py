@@ -35,7 +35,6 @@ twice it is done once.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -52,11 +51,11 @@ from sepelib.zookeeper.transaction import TransactionRefused, TransactionUnknown
 if TYPE_CHECKING:
     from sepelib.zookeeper.client import Client
 
-__all__ = ["LEASES", "MOST", "WAITS", "Limit", "Permit", "count_of", "leased"]
+__all__ = ["LEASE", "LEASES", "MOST", "WAIT", "WAITS", "Limit", "Permit", "count_of", "leased"]
 
-_WAIT, _LEASE = "__wait__", "__lease__"
-WAITS = Queue((_WAIT,))
-LEASES = Queue((_LEASE,))
+WAIT, LEASE = "__wait__", "__lease__"
+WAITS = Queue((WAIT,))
+LEASES = Queue((LEASE,))
 _COUNT = re.compile(r"x([0-9]{1,9})__(?:wait|lease)__-?[0-9]+$")
 MOST = 10**9 - 1
 """More leases than that no name says."""
@@ -143,7 +142,7 @@ class Permit(Attempt):
         data: Callable[[str], bytes],
         wait: Wait,
     ) -> None:
-        marker = _WAIT if count == 1 else f"x{count}{_WAIT}"
+        marker = WAIT if count == 1 else f"x{count}{WAIT}"
         super().__init__(client, path, marker, WAITS, nearest(), data, wait)
         self._count = count
         self._limit = limit
@@ -200,8 +199,7 @@ class Permit(Attempt):
     def _until_fired(self, watch: Watch, timeout: float | None = None) -> bool:
         if not self._wait.blocking:
             # There is room for those ahead too: they are about to take it, or they are dead.
-            limit = self._client.request_timeout
-            timeout = limit - self._wait.waited() if limit < math.inf else None
+            timeout = self._client.request_timeout - self._wait.waited()
         moved = super()._until_fired(watch, timeout)
         if not moved:
             raise Busy
@@ -282,4 +280,4 @@ class Permit(Attempt):
 
 
 def _as_lease(path: str) -> str:
-    return _LEASE.join(path.rsplit(_WAIT, 1))
+    return LEASE.join(path.rsplit(WAIT, 1))

@@ -24,7 +24,6 @@ import gevent.event
 from kazoo.exceptions import BadVersionError, NodeExistsError, NoNodeError
 
 from sepelib.zookeeper._call import Call, Unanswered
-from sepelib.zookeeper._contender import UNANSWERED
 from sepelib.zookeeper._queue_slots import make_directory
 from sepelib.zookeeper.transaction import Transaction, TransactionRefused
 
@@ -92,9 +91,6 @@ class Claim:
             except TransactionRefused as e:
                 if isinstance(e.error, NodeExistsError):
                     return Refusal.TAKEN
-                if isinstance(e.error, UNANSWERED):  # the session is over, or is elsewhere
-                    call.wait.breathe()
-                    continue
                 if not isinstance(e.error, NoNodeError):
                     raise
                 if e.index == 0:
@@ -190,7 +186,7 @@ class Claim:
                             self._clear_entry(call)  # somebody has deleted the item
                             return Outcome.LOST
                         make_directory(call, parent)
-                    elif not isinstance(e.error, UNANSWERED):
+                    else:
                         _log.warning("queue %s: item %s: %s", self._queue, self.name, e)
                         return Outcome.REFUSED
                 finally:

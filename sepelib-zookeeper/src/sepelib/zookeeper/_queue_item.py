@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import gevent.event
 
-from sepelib.util.deadline import DeadlineExceeded
 from sepelib.zookeeper._call import Call
 from sepelib.zookeeper._queue_claims import Claim, Outcome
-from sepelib.zookeeper.errors import ZookeeperError
+from sepelib.zookeeper.errors import ZookeeperError, ZookeeperTimeout
 
 if TYPE_CHECKING:
     from sepelib.zookeeper.queue import Queue
@@ -117,15 +116,18 @@ class Item:
         queue.client.check_thread("Item.ack()")
         try:
             call = Call.for_answer(queue.client, queue.path, "queue", timeout)
-        except DeadlineExceeded:
+        except ZookeeperTimeout as error:
             self._begin_ack()  # the work is done, though there is no time to wait for the answer
-            raise
-        with call:
-            self._begin_ack()
             if self._state is ItemState.ACKING:
-                call.unanswered = True
-                self._acking.rawlink(call.wait.wake)
-                call.wait.until(lambda: self._state is not ItemState.ACKING)
+                words = f"queue {queue.path}: the ack is not waited for, and goes on"
+                raise ZookeeperTimeout(words, maybe_executed=True) from error
+        else:
+            with call:
+                self._begin_ack()
+                if self._state is ItemState.ACKING:
+                    call.unanswered = True
+                    self._acking.rawlink(call.wait.wake)
+                    call.wait.until(lambda: self._state is not ItemState.ACKING)
         if self._state is not ItemState.ACKED:
             raise ItemLost(queue.path, self.key, self._reason)
 

@@ -11,6 +11,7 @@ import gevent
 from kazoo.exceptions import NodeExistsError, NoNodeError, NoWatcherError, UnimplementedError
 
 from sepelib.zookeeper import _kazoo_requests as wire
+from sepelib.zookeeper import _kazoo_watches as watches
 from sepelib.zookeeper.transaction import Transaction
 
 __all__ = ["RequestsMixin"]
@@ -21,10 +22,10 @@ _PARENT_TRIES = 20  # somebody else deletes what is made, as often as it is made
 _MAX_TTL = 0xFF_FFFF_FFFF / 1000  # seconds: the server keeps five bytes of milliseconds
 
 Kind = Literal["data", "children"]
-_KINDS: dict[str, int] = {"data": wire.DATA, "children": wire.CHILDREN}
+_KINDS: dict[str, int] = {"data": watches.DATA, "children": watches.CHILDREN}
 
 
-class RequestsMixin(wire.WatchesMixin):
+class RequestsMixin(watches.WatchesMixin):
     """Containers, nodes that end by themselves, the removal of watches, transactions.
 
     Goes before KazooClient among the bases. Errors are kazoo's, as of every plain operation.
@@ -148,13 +149,13 @@ class RequestsMixin(wire.WatchesMixin):
         """
         full = wire.full_path(self, path)
         number = _KINDS[kind]
-        waiting = wire.set_watches(self, full, number)
-        wire.drop_watch(self, full, number, watch)
+        waiting = watches.set_watches(self, full, number)
+        watches.drop_watch(self, full, number, watch)
         if watch in waiting and len(waiting) > 1:
             result = self.handler.async_result()
             result.set(True)
             return result
-        return wire.remove_watches(self, full, number, watch)
+        return watches.remove_watches(self, full, number, watch)
 
     def _create_plain(self, path: str) -> object:
         full = wire.full_path(self, path)

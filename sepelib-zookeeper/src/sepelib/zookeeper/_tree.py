@@ -51,7 +51,7 @@ class Put(enum.Enum):
 
 
 class _Node:
-    # There may be a million of them.
+    # There may be a million of them; other threads read while the hub's writes.
     __slots__ = ("children", "value")
 
     def __init__(self, value: tuple[bytes, ZnodeStat]) -> None:
@@ -146,9 +146,10 @@ class Tree:
     def _find(self, parts: list[str]) -> _Node | None:
         node = self._top
         for name in parts:
-            if node is None or node.children is None:
+            children = None if node is None else node.children  # read once: see `_Node`
+            if children is None:
                 return None
-            node = node.children.get(name)
+            node = children.get(name)
         return node
 
     def _tell(self, kind: TreeEventType, path: str, node: _Node) -> None:

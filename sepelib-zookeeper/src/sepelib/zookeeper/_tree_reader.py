@@ -17,10 +17,11 @@ from functools import partial
 from logging import DEBUG, WARNING, getLogger
 from typing import TYPE_CHECKING, Any, Literal
 
-from kazoo.exceptions import NoNodeError
+import gevent
+from kazoo.exceptions import ConnectionLoss, NoAuthError, NoNodeError, UnimplementedError
 from kazoo.protocol.states import EventType
 
-from sepelib.zookeeper import _kazoo_requests as wire
+from sepelib.zookeeper import _kazoo_watches as wire
 from sepelib.zookeeper._contender import UNANSWERED
 from sepelib.zookeeper._handler import EventWake
 from sepelib.zookeeper._tree import Put, Tree, below
@@ -34,6 +35,7 @@ __all__ = ["Reader"]
 _log = getLogger("sepelib.zookeeper.cache")
 
 _IN_FLIGHT = 100  # requests without an answer, at most
+_PAUSE = 0.5  # seconds, after an error that tells nothing of the node
 
 _TRIES = 3
 """Connections, one after the other, that end without an answer to what an older server refuses."""
@@ -70,7 +72,8 @@ class Reader:
         self._queue: deque[_Read] = deque()
         self._in_flight = 0
         self._walking = 0
-        self._refused = 0
+        self._troubles = 0
+        self._connection = client._connection.connect_sent
         self._ended = False
 
     @property
@@ -95,30 +98,25 @@ class Reader:
     def take_back(self) -> None:
         """Read no more, and leave no watch on the server."""
         self._ended = True
-        root = self._tree.root
         if self._recursive:
-            wire.remove_recursive_watch(self._client, root, self._wake)
+            wire.remove_recursive_watch(self._client, self._tree.root, self._wake)
             return
-        unanswered = {read for read, state in self._reads.items() if state & _SENT}
-        for path in {root, *self._tree.paths(), *(path for path, _ in unanswered)}:
-            full = wire.full_path(self._client, path)
-            data, children = (
-                self._wake in wire.set_watches(self._client, full, kind)
-                for kind in (wire.DATA, wire.CHILDREN)
-            )
-            if data or unanswered & {(path, "get"), (path, "exists")}:
-                self._client.remove_watches_async(path, self._wake, kind="data")
-            if children or (path, "children") in unanswered:
-                self._client.remove_watches_async(path, self._wake, kind="children")
+        left = set(wire.watches_of(self._client, self._wake))
+        for (path, what), state in self._reads.items():
+            if state & _SENT:  # the answer will set it
+                left.add((path, "children" if what == "children" else "data"))
+        for path, kind in left:
+            self._client.remove_watches_async(path, self._wake, kind=kind)
 
     def _watched(self, result: Any) -> None:
         client, error = self._client, result.exception
-        client._recursive_unanswered += 1
+        silent = client._recursive_unanswered
         if error is None:
-            client._recursive_unanswered = 0
-        elif client._recursive_offered and (
-            not isinstance(error, UNANSWERED) or client._recursive_unanswered == _TRIES
-        ):
+            silent.clear()
+        elif isinstance(error, ConnectionLoss) and result.left:
+            silent.add(self._connection)
+        unknown = isinstance(error, UnimplementedError) or len(silent) >= _TRIES
+        if unknown and client._recursive_offered:
             client._recursive_offered = False
             _log.info("no recursive watches here, so each node is watched for itself: %r", error)
         if self._ended:
@@ -126,7 +124,10 @@ class Reader:
         if error is None:
             self._send()
         elif client.session.state is SessionState.CONNECTED:
-            self._restart()
+            if unknown or isinstance(error, UNANSWERED):
+                self._restart()
+            else:
+                self._later(self._restart, self._tree.root, error)
 
     def _see(self, event: Any) -> None:
         if self._ended or self._too_deep(event.path):
@@ -182,8 +183,12 @@ class Reader:
             if self._client.session.state is not SessionState.CONNECTED:
                 return  # The owner is told of that.
             self._want(read, walk=walk)
-        except Exception as error:
-            self._refuse(path, error)
+        except NoAuthError as error:
+            self._note_trouble(path, error, "it is not there")
+            self._tree.remove(path)
+        except Exception as error:  # of a server in trouble: it says nothing of the node
+            self._later(partial(self._again, read, walk), path, error)
+            walk = False  # it goes on
         else:
             if what == "get":
                 self._found(path, value, walk)
@@ -195,9 +200,18 @@ class Reader:
             self._want(read)
         self._send()
         if walk:
-            self._walking -= 1
-            if not self._walking:
-                self._walked()
+            self._note_step()
+
+    def _again(self, read: _Read, walk: bool) -> None:
+        self._want(read, walk=walk)
+        self._send()
+        if walk:
+            self._note_step()
+
+    def _note_step(self) -> None:
+        self._walking -= 1
+        if not self._walking:
+            self._walked()
 
     def _found(self, path: str, value: Any, walk: bool) -> None:
         put = self._tree.put(path, value)
@@ -226,14 +240,25 @@ class Reader:
         if path == self._tree.root and not self._recursive:
             self._want((path, "exists"))
 
-    def _refuse(self, path: str, error: Exception) -> None:
-        self._refused += 1
+    def _later(self, call: Callable[[], object], path: str, error: Exception) -> None:
+        self._note_trouble(path, error, f"that is tried again in {_PAUSE:g} s")
+
+        def run() -> None:
+            timer.close()
+            if not self._ended:
+                call()
+
+        timer = gevent.get_hub().loop.timer(_PAUSE)
+        timer.start(run)
+
+    def _note_trouble(self, path: str, error: Exception, so: str) -> None:
+        self._troubles += 1
         _log.log(
-            WARNING if self._refused == 1 else DEBUG,
-            "tree cache %s: %s cannot be read, so it is not there: %r",
+            WARNING if self._troubles == 1 else DEBUG,
+            "tree cache %s: %s cannot be read, so %s: %r",
             self._tree.root,
             path,
+            so,
             error,
             extra={"path": path},
         )
-        self._tree.remove(path)

@@ -17,6 +17,8 @@ connection that blinks and a session that ends are waited out.
 
 from __future__ import annotations
 
+from typing import Any
+
 from kazoo.exceptions import NodeExistsError, NoNodeError
 
 from sepelib.zookeeper._call import Call, Unanswered
@@ -42,7 +44,9 @@ class Barrier:
         """Close it, with the nodes above it if need be; False when it is closed already.
 
         ZookeeperTimeout when there is no answer in *timeout* seconds (None: the client's
-        `request_timeout`); it may be closed then if *maybe_executed*.
+        `request_timeout`); it may be closed then if *maybe_executed*. When the answer is lost, and
+        somebody opens it before there is a connection again, it is closed again: the node does not
+        say who made it.
         """
         above = self.path.rpartition("/")[0] or "/"
         with Call.for_answer(self._client, self.path, "barrier", timeout) as call:
@@ -59,9 +63,17 @@ class Barrier:
                 call.wait.breathe()
 
     def remove(self, timeout: float | None = None) -> bool:
-        """Open it; False when it is open already. *timeout* as of `create()`."""
+        """Open it; False when it is open already. *timeout* as of `create()`.
+
+        Only what is there at the call goes: not what somebody closes while an answer is lost.
+        """
         with Call.for_answer(self._client, self.path, "barrier", timeout) as call:
+            first = None
             while True:
+                node = call.read(self._look)
+                first = first or node
+                if node is None or node.czxid != first.czxid:
+                    return call.unanswered
                 try:
                     call.write(lambda: self._client.delete_async(self.path))
                     return True
@@ -79,9 +91,15 @@ class Barrier:
         try:
             with Call(self._client, self.path, "barrier", timeout) as call:
                 while True:
+                    call.contact()
+                    self._client.sync_async(self.path)  # what follows is answered after it
                     with call.watch(self.path, "exists") as seen:
                         if seen.value is None:
                             return True
                         call.until_fired(seen)
         except (TimeIsUp, Busy):
             return False
+
+    def _look(self) -> Any:
+        self._client.sync_async(self.path)
+        return self._client.exists_async(self.path)

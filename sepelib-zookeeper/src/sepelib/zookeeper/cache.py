@@ -16,7 +16,8 @@ stopped and started, until `close()`.
 
 On the server it is one watch from ZooKeeper 3.6 on, else two for each node. To find out that it is
 older costs the client one connection. Nodes that the client may not read are not there, nor are
-those below them.
+those below them. Servers do not tell that this has changed, nor what happens to a node meanwhile:
+one that becomes unreadable is shown as it was until the next reconnect.
 
 Sharing: `get_data`, `get_children`, `exists` and `close` are for any thread, all else for the
 greenlets of the client's hub. Each listener is called in a greenlet of its own, with all events in
@@ -36,6 +37,7 @@ from typing import Self, TypeVar, overload
 
 import gevent
 import gevent.event
+from kazoo.protocol.states import KeeperState
 
 from sepelib.util.deadline import clip
 from sepelib.zookeeper._handler import Lane, name_of
@@ -44,7 +46,7 @@ from sepelib.zookeeper._tree_reader import Reader
 from sepelib.zookeeper.client import Client, client_of
 from sepelib.zookeeper.errors import ZookeeperMisused, ZookeeperTimeout
 from sepelib.zookeeper.session import SessionState
-from sepelib.zookeeper.watch import checked_path
+from sepelib.zookeeper.watch import Recency, checked_path
 
 __all__ = ["NodeData", "TreeCache", "TreeEvent", "TreeEventType"]
 
@@ -90,7 +92,7 @@ class TreeCache:
         self._reader: Reader | None = None
         self._listeners: list[tuple[Callable[[TreeEvent], object], Lane]] = []
         self._session = (SessionState.LOST, 0)
-        self._session_id = 0
+        self._recency = Recency(self._client, self.path)
         self._began = 0.0
         self._unsubscribe: Callable[[], None] = lambda: None
         self._nodes = self._client.recorder.gauge(
@@ -212,7 +214,7 @@ class TreeCache:
     def _look_at_session(self) -> None:
         session = self._client.session
         (old_state, old_epoch), (state, epoch) = self._session, (session.state, session.epoch)
-        if (old_state, old_epoch) == (state, epoch):
+        if self._state is not _State.STARTED or (old_state, old_epoch) == (state, epoch):
             return
         self._session = state, epoch
         if old_epoch:
@@ -222,18 +224,17 @@ class TreeCache:
         if state is SessionState.CONNECTED:
             self._read()
         elif self._reader is not None:
+            lost = state is SessionState.LOST
+            if lost and self._client.client_state == KeeperState.CONNECTED:
+                # By the clock: the connection may live on, with its watches.
+                self._reader.take_back()
             self._reader.end()
             self._reader = None
 
     def _read(self) -> None:
-        session_id = self._client.session.session_id
-        if self._session_id not in (0, session_id):
-            # Servers that are behind what a client has seen refuse it; but a client that was
-            # stopped has forgotten what it has seen.
-            self._client.sync_async(self.path)
-        self._session_id = session_id
         if self._reader is not None:
-            self._reader.end()
+            self._reader.take_back()
+        self._recency.ensure()
         self._began = time.monotonic()
         self._reader = Reader(
             self._client, self._tree, self._max_depth, self._note_all_read, self._read

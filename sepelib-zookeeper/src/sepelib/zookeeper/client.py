@@ -36,7 +36,8 @@ from sepelib.util.instrument import AMBIENT, Recorder
 from sepelib.zookeeper._beat import Beat
 from sepelib.zookeeper._handler import Handler, ListenersMixin
 from sepelib.zookeeper._janitor import Janitor
-from sepelib.zookeeper._kazoo import Connection, QuietLogger
+from sepelib.zookeeper._kazoo import Connection
+from sepelib.zookeeper._log import QuietLogger
 from sepelib.zookeeper._meters import RequestMeters, SessionMeters, described
 from sepelib.zookeeper._requests import RequestsMixin
 from sepelib.zookeeper._result import Bounds, Result
@@ -57,6 +58,7 @@ _REFUSED: dict[str, type[Exception]] = {
     KeeperState.EXPIRED_SESSION: SessionLost,
 }
 _KILL_TIME = 3.0
+_LONGEST_SESSION = 0x7FFFFFFF / 1000  # seconds: the protocol has 31 bits of milliseconds
 
 
 class Client(ListenersMixin, RequestsMixin, KazooClient):  # type: ignore[misc]
@@ -78,8 +80,8 @@ class Client(ListenersMixin, RequestsMixin, KazooClient):  # type: ignore[misc]
         recorder: Recorder = AMBIENT,
         **options: Any,
     ) -> None:
-        if timeout <= 0:
-            raise ValueError(f"the timeout of a session is positive, not {timeout!r}")
+        if not 0 < timeout <= _LONGEST_SESSION:
+            raise ValueError(f"a session's timeout is positive, 24 days at most, not {timeout!r}")
         if request_timeout is not None and request_timeout <= 0:
             raise ValueError(f"a request timeout is positive, not {request_timeout!r}")
         if "handler" in options:

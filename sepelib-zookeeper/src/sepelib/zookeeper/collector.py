@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import gevent
 
 from sepelib.util.deadline import DeadlineExceeded
-from sepelib.zookeeper._collect import Orphan, Pass, Policy, Sighting
+from sepelib.zookeeper._collect import Orphan, Pass, Policy, Sighting, remembered
 from sepelib.zookeeper._identity import normal_path
 from sepelib.zookeeper.client import client_of
 from sepelib.zookeeper.errors import ZookeeperMisused
@@ -212,7 +212,7 @@ class LockGarbageCollector:
         finally:
             self._looking = False
             if self._sightings is not look.sightings:
-                self._sightings |= look.sightings  # what it has not come to is not forgotten
+                self._sightings = remembered(self._sightings, look.sightings)
         report = Report(
             look.scanned,
             look.empty,

@@ -19,8 +19,8 @@ have changed the state again, and a waiter whose process dies takes a notify wit
 already while the servers still have its session. Hence: state in ZooKeeper and `wait_for()`, or
 `notify_all()`.
 
-All who use a path use the same lock. It holds b"" or the id of the latest notify; a
-ConditionListener there hears of each. kazoo has no recipe for it.
+All who use a path use the same lock. It holds b"" or the id of the latest notify, and nobody else
+writes it; a ConditionListener there hears of each. kazoo has no recipe for it.
 
 Requests: wait() 6, and 2 more when the lock has to be waited for; notify() 2.
 Sharing: for all greenlets of the client's hub. A greenlet waits and notifies by a lock that it has
@@ -93,7 +93,7 @@ class Condition:
         path_class: str = "",
     ) -> None:
         self._client = client_of(client)
-        self.path = normal_path(path)
+        self.path = normal_path(path, "condition")
         if not isinstance(lock, Lock):
             raise TypeError(f"the lock of a Condition is a Lock, not {type(lock).__name__}")
         if isinstance(lock, ReadLock):
@@ -208,6 +208,7 @@ class Condition:
                 waiter = self._stand(call, grant)
                 # In any case: a loop of waits too short for a node must let others in.
                 self._let_go(grant)
+                call.wait.check()
                 if waiter is not None:
                     with suppress(TimeIsUp, Busy):
                         waiter.wait(call)

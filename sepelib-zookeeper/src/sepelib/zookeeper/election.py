@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 from gevent.monkey import get_original
@@ -23,7 +23,7 @@ from sepelib.zookeeper._identity import normal_path
 from sepelib.zookeeper._lease import Timings
 from sepelib.zookeeper._term import Fence, Leadership, OnSuspend, Term
 from sepelib.zookeeper.client import client_of
-from sepelib.zookeeper.errors import ConfigurationError, Interrupted, LockLost
+from sepelib.zookeeper.errors import ConfigurationError, Interrupted, LockLost, WouldDeadlock
 from sepelib.zookeeper.lock import Contender, InterruptableLock
 
 if TYPE_CHECKING:
@@ -67,13 +67,13 @@ class Election:
         if stop_timeout is not None and not 0 < stop_timeout < float("inf"):
             raise ValueError(f"stop_timeout is positive and finite, not {stop_timeout!r}")
         self._client = client_of(client)
-        self.path = normal_path(path)
+        self.path = normal_path(path, "election")
         self.name = name or self.path.rpartition("/")[2]
         self._identifier = identifier
         self._on_suspend: OnSuspend = on_suspend
         self._stop_timeout = stop_timeout
         self._fence: Fence = fence
-        self._hub = gevent.get_hub()
+        self._hub: Any = None
         self._bids: set[_Bid] = set()
 
     def __repr__(self) -> str:
@@ -102,12 +102,16 @@ class Election:
 
         What *func* raises is raised. LockLost when the lead was lost before it returned: then it
         has been ended, told by LockLost or GreenletExit as a SingletonService tells its target.
-        Interrupted when `cancel()` came while this waited, or has ended *func*. Whatever strikes
-        the caller ends *func* first.
+        Interrupted when `cancel()` came while this waited, or has ended *func*. WouldDeadlock when
+        *func* calls this itself. Whatever strikes the caller ends *func* first; a second strike
+        does not wait for that, and the lead is given up when *func* is dead.
         """
         if not callable(func):
             raise TypeError(f"the function of an Election is callable, {func!r} is not")
         self._client.check_thread("Election.run()")
+        if any(bid.term is not None and bid.term.is_current() for bid in self._bids):
+            raise WouldDeadlock(self.path, "a function that leads would wait for its own end")
+        self._hub = gevent.get_hub()
         results: list[R] = []
         lock = InterruptableLock(self._client, self.path, self._identifier, path_class=self.name)
         bid = _Bid(lock)
@@ -133,6 +137,8 @@ class Election:
         for longer than the stop timeout; one that returns of itself has finished, and its result
         counts. Nothing else: who runs later is not concerned.
         """
+        if self._hub is None:
+            return
         if _get_ident() != self._hub.thread_ident:
             self._hub.loop.run_callback_threadsafe(self.cancel)
             return

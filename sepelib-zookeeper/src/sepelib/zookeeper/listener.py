@@ -134,7 +134,7 @@ class ConditionListener(Keeper):
         if self._hub is None:
             raise ZookeeperMisused(f"listener {self.path} is not started")
         me = gevent.getcurrent()
-        seen = self._seen.get(me, self._first) if after is None else after
+        seen = max(self._seen.get(me, 0), self._first) if after is None else after
         wait = Wait(self.path, timeout, what=self._WHAT)
         self._waiters.add(wait)
         try:
@@ -159,7 +159,7 @@ class ConditionListener(Keeper):
         ZookeeperTimeout when the servers do not answer in *timeout* seconds (None: the client's
         `request_timeout`): it may be done then. Without a node there nothing is: nobody listens.
         """
-        client, path = client_of(client), normal_path(path)
+        client, path = client_of(client), normal_path(path, "listener")
 
         def read() -> Any:
             client.sync_async(path)  # else a server that lags behind may know of no node
@@ -184,11 +184,14 @@ class ConditionListener(Keeper):
             return False
         try:
             with call.watch(self.path) as seen:
+                if self._life is not Life.ON:
+                    return False  # stopped while it was read: nobody hears of it
                 stat = seen.value[1]
                 self._heard((stat.czxid, stat.version))
                 self._until(
                     call,
-                    lambda: seen.fired or self._life is not Life.ON,
+                    # Without a pair it was stopped and started again: that is to be read anew.
+                    lambda: seen.fired or self._life is not Life.ON or self._pair is None,
                     self._poll_interval * random.uniform(1.0, 1.0 + _JITTER),
                 )
         except NoNodeError:

@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kazoo.exceptions import BadVersionError, NoNodeError
+from kazoo.exceptions import BadVersionError, NoAuthError, NoNodeError
 
 from sepelib.zookeeper._call import Call, Unanswered
 from sepelib.zookeeper._identity import Contender, identifier_of, normal_path
+from sepelib.zookeeper._permit import LEASE, WAIT, count_of
 from sepelib.zookeeper._queue import LOCK, READ, Place, Queue
 from sepelib.zookeeper._walk import REFUSED, answers, join
 from sepelib.zookeeper.client import client_of
@@ -41,11 +42,8 @@ __all__ = [
 
 _log = getLogger(__name__)
 
-LEASE = "__lease__"
-WAIT = "__wait__"
 _CONTENDERS = Queue((LOCK, READ, LEASE, WAIT))
 _KAZOO_LEASE = re.compile("[0-9a-f]{32}")
-_COUNT = re.compile("x([0-9]{1,9})__(?:lease|wait)__")
 _KINDS = {LOCK: "lock", READ: "read", LEASE: "lease", WAIT: "lease", "": "lease"}
 _MOST_JSON = 4096  # bytes of data in which a description is looked for
 
@@ -76,6 +74,8 @@ class Occupant(NamedTuple):
     version: int
     leases: int
     """How many leases of a semaphore it is; else 1."""
+    readable: bool
+    """False: who it is may not be read, so the identifier is empty."""
 
     @property
     def ephemeral(self) -> bool:
@@ -118,16 +118,19 @@ def read_occupants(
     """What is in the nodes of *places* at *path*; those that have gone are left out."""
     kinds = {join(path, place.name): place.marker for place in places}
     for node, found in answers(client, kinds, client.get_async, call=call):
-        if isinstance(found, REFUSED):
+        if isinstance(found, NoAuthError):
+            # It holds or waits all the same, which everybody may know.
+            stat, data = next(answers(client, [node], client.exists_async, call=call))[1], None
+        else:
+            data, stat = (None, None) if isinstance(found, NoNodeError) else found
+        if stat is None or isinstance(stat, REFUSED):
             continue
-        data, stat = found
         if kinds[node] or stat.ephemeralOwner:  # else no lease of kazoo's, but named like one
             yield _occupant(node, kinds[node], data, stat)
 
 
 def _occupant(node: str, marker: str, data: bytes | None, stat: Any) -> Occupant:
     host, pid = _host_and_pid(data or b"")
-    count = _COUNT.search(node)
     return Occupant(
         node,
         _KINDS[marker],
@@ -137,7 +140,8 @@ def _occupant(node: str, marker: str, data: bytes | None, stat: Any) -> Occupant
         moment(stat.ctime),
         moment(stat.mtime),
         stat.version,
-        int(count[1]) if marker in (LEASE, WAIT) and count else 1,
+        count_of(node.rpartition("/")[2]) if marker in (LEASE, WAIT) else 1,
+        data is not None,
     )
 
 
@@ -167,7 +171,8 @@ def break_lock(
 
     The next in the queue has it then. The former holder is told at once (`lost`, reason "deleted"),
     or when it asks the server next; a write of it that is on its way only a store that refuses
-    older tokens will stop. Of read locks and semaphores just the one hold is ended.
+    older tokens will stop. Of read locks and semaphores just the one hold is ended; one of kazoo's
+    semaphores takes the same node for each, so there it may be a later hold of the same object.
 
     token: the `fencing_token`; None: whoever holds it, as long as that is one. LockNotAcquired, and
     nothing done, when nobody holds it with that token. ZookeeperTimeout after *timeout* seconds
@@ -239,7 +244,7 @@ class _Breaking:
     def _delete(self) -> Any:
         assert self.target is not None
         transaction = self._client.transaction()
-        transaction.check(self.target.path, self.target.version)
+        # Without a check before it, which would need the permission to read.
         transaction.delete(self.target.path, self.target.version)
         return transaction.commit_async()
 

@@ -84,7 +84,7 @@ class Party:
         path_class: str = "",
     ) -> None:
         self._client = client_of(client)
-        self.path = normal_path(path)
+        self.path = normal_path(path, "party")
         if identifier is None:
             identifier = f"{socket.gethostname()}:{os.getpid()}"
         self.identifier = identifier
@@ -200,6 +200,7 @@ class PartyView(Keeper):
         self._lane = Lane()
         self._members: Members | None = None
         self._told: Members | None = None
+        self._looked = False
         self._watch: Watch | None = None
         self._epoch = 0
         self._seen = _Seen()
@@ -264,20 +265,28 @@ class PartyView(Keeper):
         if not self._session.holds(self._epoch):
             return
         self._seen = seen
+        self._looked = True
         self._members = _in_order(seen.members)
         self._watch = watch
         self._gauge.set(len(self._members))
         self._changed()
+        self._post()
         self._until(call, lambda: watch.fired or self._life is not Life.ON)
 
-    def _changed(self) -> None:
-        super()._changed()
+    def _move(self, life: Life) -> None:
+        if life is Life.ON and self._life is not Life.ENDING:
+            self._looked = False  # what a former run has seen is not told in this one
+        super()._move(life)
+        self._post()  # what has come while it was ending, and goes on
+
+    def _post(self) -> None:
         if self._on_change is not None and self._members != self._told:
             self._lane.post(self._tell, f"on_change of party {self.path}", self.path)
 
     def _tell(self) -> None:
         members = self._members
-        if self._life is Life.ON and members is not None and members != self._told:
+        may = self._looked and self._life is Life.ON
+        if may and members is not None and members != self._told:
             self._told = members
             assert self._on_change is not None
             self._on_change(members)

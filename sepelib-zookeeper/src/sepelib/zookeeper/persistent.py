@@ -37,6 +37,8 @@ __all__ = ["PersistentNode"]
 _log = getLogger(__name__)
 
 _BACKOFF = Backoff(base=0.1, cap=10.0)
+_LARGEST = 0xFFFFF - 1024
+"""Bytes of data and paths that servers take in a request; their jute.maxbuffer may be another."""
 _SHORTEST = 0.05
 """Seconds within which a session that has ended is known to have: with it the node goes first."""
 _CALM = 30.0
@@ -89,7 +91,7 @@ class PersistentNode(Keeper):
     ) -> None:
         super().__init__(client, path)
         self._directory, _, self._name = self.path.rpartition("/")
-        self._data = _checked(data)
+        self._data = self._checked(data)
         self._on_change = on_change
         self._container = container
         self._lane = Lane()
@@ -100,6 +102,7 @@ class PersistentNode(Keeper):
         self._absent = True
         self._unsure = False
         self._late = (0.0, 0)
+        self._sent: bytes | None = None
         self._sessions: set[int] = set()
         self._asked = (0, 0)
         self._made_in: int | None = None
@@ -135,9 +138,12 @@ class PersistentNode(Keeper):
         return self._data
 
     def set_data(self, data: bytes) -> None:
-        """Let the node have *data*, now and when it is made again. Never waits; see `wait()`."""
+        """Let the node have *data*, now and when it is made again. Never waits; see `wait()`.
+
+        ValueError for more than servers take (1 MiB with the request).
+        """
         self._client.check_thread(f"a {self._WHAT}")
-        self._data = _checked(data)
+        self._data = self._checked(data)
         self._wake()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -147,6 +153,17 @@ class PersistentNode(Keeper):
         when the current `sepelib.util.deadline` is the earlier one.
         """
         return self._await(timeout, self._settled)
+
+    def _checked(self, data: bytes) -> bytes:
+        if not isinstance(data, bytes):
+            raise TypeError(f"the data of a node is bytes, not {type(data).__name__}")
+        # The servers would close the connection, each time that it is sent.
+        room = _LARGEST - 2 * len((self._client.chroot + self.path).encode())
+        if len(data) > room:
+            raise ValueError(
+                f"{self._WHAT} {self.path}: {len(data)} bytes are too many, servers take {room}"
+            )
+        return data
 
     def _settled(self) -> bool:
         return self.is_present and self._seen is not None and self._seen.data == self._data
@@ -187,7 +204,7 @@ class PersistentNode(Keeper):
         data = self._data
 
         def ask() -> Any:
-            self._note_asked()
+            self._note_asked(data)
             return self._client.create_async(self.path, data, ephemeral=True)
 
         try:
@@ -208,7 +225,8 @@ class PersistentNode(Keeper):
             self._absent = True  # refused
             raise
 
-    def _note_asked(self) -> None:
+    def _note_asked(self, data: bytes) -> None:
+        self._sent = data
         self._asked = self._session.epoch, self._session.session_id
         self._sessions.add(self._session.session_id)
 
@@ -248,7 +266,7 @@ class PersistentNode(Keeper):
             if self._life is not Life.ON:
                 self._delete(call, stat)
             elif data != self._data:
-                self._write(call, stat, before)
+                self._write(call, stat, before, data)
             else:
                 self._stand(call, watch)
 
@@ -291,11 +309,13 @@ class PersistentNode(Keeper):
     def _replace(self, call: Call, stat: Any) -> None:
         """The server has not noticed yet that our earlier session is over."""
 
+        data = self._data
+
         def ask() -> Any:
-            self._note_asked()
+            self._note_asked(data)
             transaction = self._client.transaction()
             transaction.delete(self.path, stat.version)
-            transaction.create(self.path, self._data, ephemeral=True)
+            transaction.create(self.path, data, ephemeral=True)
             return transaction.commit_async()
 
         try:
@@ -308,10 +328,13 @@ class PersistentNode(Keeper):
         except Unanswered:
             self._note_unanswered()
 
-    def _write(self, call: Call, stat: Any, before: _Seen | None) -> None:
+    def _write(self, call: Call, stat: Any, before: _Seen | None, found: bytes) -> None:
         data = self._data
-        if before is not None and before.epoch == self._made_in and before.data == data:
+        # What was sent last is no stranger's: since then another `set_data()` may have come.
+        known = before is not None and before.epoch == self._made_in and found != self._sent
+        if before is not None and known and before.data == data:
             self._put_right(call, before.epoch, "was written by somebody")
+        self._sent = data
         try:
             call.write(lambda: self._client.set_async(self.path, data, version=stat.version))
         except (BadVersionError, NoNodeError, Unanswered):
@@ -367,9 +390,3 @@ class PersistentNode(Keeper):
         if present is not self._told and self._on_change is not None:
             self._told = present
             self._on_change(present)
-
-
-def _checked(data: bytes) -> bytes:
-    if not isinstance(data, bytes):
-        raise TypeError(f"the data of a node is bytes, not {type(data).__name__}")
-    return data

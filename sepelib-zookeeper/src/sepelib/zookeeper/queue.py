@@ -18,18 +18,17 @@ the claim is still there: whoever has lost an item, and worked on, is told so by
 
 Order: by priority, the lower the more urgent; first come, first served within one, for a single
 consumer. Several consumers spread over the first items of a priority, and one of these may be
-passed over for a second. An item more urgent than all others is next as soon as it is in the queue:
-as long as there are such, less urgent ones wait, without an end.
-One that comes back has its old place: it is next at once if consumers wait, and within a second if
-they are busy.
+passed over for a second. An item more urgent than all others is next as soon as it is in the queue;
+as long as such come, the less urgent ones wait. One that comes back has its old place: it is next
+at once if consumers wait, and within a second if they are busy.
 
 Costs: put 1 request, get and ack 3, some more when many consumers are busy. A busy consumer lists
 the items once a second, so more than some ten thousand are slow. Waiting costs nothing: of all that
-wait one looks, and is followed by the next; while it is cut off, or has died, the others wait until
-the servers end its session. Apache Curator's advice holds: ZooKeeper keeps all in
-memory, and writes each item several times to the log of each server. It is right for thousands of
-small items (jobs, orders), wrong for a stream of events. Large data belongs elsewhere, and its name
-into the queue. There is no limit for the number of items: who puts may ask `size()`.
+wait one looks, and is followed by the next. Should it die or be cut off, the rest wait until the
+servers end its session. Apache Curator's advice holds: ZooKeeper keeps all in memory, and writes
+each item several times to the log of each server. It is right for thousands of small items (jobs,
+orders), wrong for a stream of events. Large data belongs elsewhere, and its name into the queue.
+There is no limit for the number of items: who puts may ask `size()`.
 
 Nothing stays behind that an empty queue does not need: directories are containers, what a producer
 and a consumer have made ends with them. kazoo's queues are something else on the wire: not at the
@@ -166,14 +165,15 @@ class Queue:
         return [key for key, _ in named]
 
     def get(self, timeout: float | None = None) -> Item | None:
-        """The next item; None when there was none for *timeout* seconds. 0 looks once.
+        """The next item; None when there was none for *timeout* seconds.
 
-        The timeout covers everything; None waits for ever. DeadlineExceeded when the current
+        0 looks once, and may miss what another client has put a moment ago: servers lag behind each
+        other. The timeout covers everything; None waits for ever. DeadlineExceeded when the current
         `sepelib.util.deadline` is the earlier one. Killed, at whatever moment, it leaves nothing
         behind, and no item claimed.
         """
         try:
-            with self._view, Call(self.client, self.path, "queue", timeout) as call:
+            with Call(self.client, self.path, "queue", timeout) as call, self._view:
                 item = self._take(call)
                 if item is None and call.wait.blocking:
                     item = self._wait(call)

@@ -133,7 +133,7 @@ class SingletonService:
             raise ValueError(f"stop_timeout is positive and finite, not {stop_timeout!r}")
         if not 0 < requeue_delay[0] <= requeue_delay[1] < float("inf"):
             raise ValueError(f"requeue_delay is (shortest, longest), not {requeue_delay!r}")
-        self.path = normal_path(path)
+        self.path = normal_path(path, "singleton")
         self.name = name or self.path.rpartition("/")[2]
         self._client = client_of(client)
         self._target = target

@@ -17,6 +17,8 @@ is stopped and started, and whatever a callback raises: that is logged. It ends 
 returns False, or by `stop()`, and leaves nothing behind on the server then.
 
 Errors: a node that may not be read is told of in the log once, and asked for again until it may.
+Servers do not tell of changes to one that becomes unreadable while it is watched, and forget the
+watch: then nothing more is told until the next reconnect.
 
 Sharing: for the greenlets of the client's hub; `stop()` for any thread. Nothing here waits but
 `wait()`. The callback runs in a greenlet of its own, never twice at once, and may do as it likes.
@@ -64,6 +66,32 @@ def checked_path(path: str) -> str:
     return normal
 
 
+class Recency:
+    """What lets a reader see nothing that is older than what it has seen.
+
+    Servers that are behind what a client has seen refuse it; but one with a new session has
+    forgotten what that was.
+    """
+
+    def __init__(self, client: Client, path: str) -> None:
+        self._client = client
+        self._path = path
+        self._session_id = 0
+
+    def ensure(self) -> None:
+        """Let what is asked for from now on, over this connection, be as new. Never waits."""
+        session_id = self._client.session.session_id
+        if self._session_id == 0:  # nothing was seen
+            self._session_id = session_id
+        elif self._session_id != session_id:
+
+            def note(sync: Any) -> None:
+                if sync.successful():
+                    self._session_id = session_id
+
+            self._client.sync_async(self._path).rawlink(note)
+
+
 class _StateWatch:
     """What both watches are: each look reads the state and sets a watch, for the next look."""
 
@@ -88,7 +116,8 @@ class _StateWatch:
         self._delay = _FIRST_DELAY
         self._seen: tuple[object, tuple[Any, ...]] = (_NOTHING, ())
         self._told: object = _NOTHING
-        self._session_id = 0
+        self._recency = Recency(self._client, self.path)
+        self._timer: Any = None
         if callback is not None:
             self._begin(callback)
 
@@ -140,6 +169,7 @@ class _StateWatch:
         self._unsubscribe()
         if self._watch is not None:
             self._watch.remove()
+        self._drop_timer()
 
     # All below is called in the hub, or by whoever reads the connection, and must not wait. There
     # is no greenlet to be killed by somebody who kills all those he finds.
@@ -150,12 +180,7 @@ class _StateWatch:
         connected = self._client.session.state is SessionState.CONNECTED
         if watched or self._asking or self.stopped or not connected:
             return
-        session_id = self._client.session.session_id
-        if self._session_id not in (0, session_id):
-            # Servers that are behind what a client has seen refuse it; but a client that was
-            # stopped has forgotten what it has seen.
-            self._client.sync_async(self.path)
-        self._session_id = session_id
+        self._recency.ensure()
         self._ask(self._READ)
 
     def _ask(self, what: Ask) -> None:
@@ -182,6 +207,7 @@ class _StateWatch:
             self._try_later(error)
         else:
             self._delay = _FIRST_DELAY
+            self._drop_timer()
             if value is None:
                 self._see(None, self._MISSING)
             elif what == "exists":  # made in between
@@ -195,6 +221,8 @@ class _StateWatch:
         raise NotImplementedError
 
     def _try_later(self, error: Exception) -> None:
+        if self._timer is not None:  # of a try before a reconnect
+            return
         _log.log(
             WARNING if self._delay == _FIRST_DELAY else DEBUG,
             "%s %s cannot be read, and is tried again: %r",
@@ -203,9 +231,18 @@ class _StateWatch:
             error,
             extra={"path": self.path},
         )
-        timer = self._loop.timer(self._delay)
-        timer.start(self._look)
+        self._timer = self._loop.timer(self._delay)
+        self._timer.start(self._try_again)
         self._delay = min(2 * self._delay, _MAX_DELAY)
+
+    def _try_again(self) -> None:
+        self._drop_timer()
+        self._look()
+
+    def _drop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.close()
 
     def _see(self, key: object, arguments: tuple[Any, ...]) -> None:
         self._seen = key, arguments

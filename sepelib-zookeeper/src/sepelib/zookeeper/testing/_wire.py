@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
@@ -47,10 +48,23 @@ def close_session(
     The answer to closeSession comes when the server has applied the transaction. LookupError when
     the server knows no such session.
     """
-    with Wire(address, timeout) as wire:
-        if not wire.connect(session_id, password)[0]:
-            raise LookupError(f"no session {session_id:#x} with this password at port {address[1]}")
-        wire.request(_CLOSE)
+    until = time.monotonic() + timeout
+    sent = False
+    while True:
+        try:
+            with Wire(address, timeout) as wire:
+                if wire.connect(session_id, password)[0]:
+                    sent = True
+                    wire.request(_CLOSE)
+                elif not sent:
+                    raise LookupError(
+                        f"no session {session_id:#x} with this password at port {address[1]}"
+                    )
+                return
+        except (OSError, EOFError):
+            # Its client is alive, and may have taken it back between the two requests.
+            if not sent or time.monotonic() >= until:
+                raise
 
 
 def create_node(address: tuple[str, int], path: str, *, timeout: float) -> None:

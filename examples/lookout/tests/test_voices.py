@@ -1,0 +1,349 @@
+"""What each replica says of a target, for how long it counts, and how it comes to the others."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import gevent
+import pytest
+
+from lookout import store
+from lookout.judge import Rules, State
+from lookout.records import History, Result
+from lookout.results import GONE_FOR_LONG, MAX_SIZE, Exchange, ResultFiles
+from lookout.sharing import Everything
+from lookout.targets import Target
+from lookout.voices import KEEP_GONE, ON_THE_WAY, PUBLISHED, Voices
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+RULES = Rules(2, 2)
+SHOP = Target("shop", "http://shop/", interval=10.0, timeout=5.0, rules=RULES)
+SILENCE = 3 * 10.0 + 5.0 + ON_THE_WAY
+
+
+def add(history: History, probes: str, target: str = "shop", at: datetime = NOON) -> None:
+    """Add a result per second; `+` is a good one."""
+    for n, probe in enumerate(probes):
+        error = None if probe == "+" else "connection refused"
+        result = Result(at + timedelta(seconds=n), 0.01, None if error else 200, error)
+        history.add(target, result, RULES)
+
+
+class Listener:
+    """The voices as r1 hears them, with a clock that stands still."""
+
+    def __init__(self, *sharers: str) -> None:
+        self.now = 1000.0
+        self.sharers = sharers
+        self.history = History()
+        self.voices = Voices(self.history, "r1", lambda _: self.sharers, clock=lambda: self.now)
+        self.others: dict[str, History] = {}
+
+    def see(self, probes: str) -> None:
+        add(self.history, probes)
+        self.voices.heard("shop")
+
+    def hear(self, replica: str, probes: str, at: datetime = NOON) -> set[str]:
+        history = self.others.setdefault(replica, History())
+        add(history, probes, at=at)
+        return self.voices.take(replica, history)
+
+    def fresh(self) -> list[str]:
+        return list(self.voices.fresh(SHOP))
+
+
+def test_those_who_share_a_target_have_a_say_and_no_others() -> None:
+    r1 = Listener("r2", "r1")
+    r1.see("+")
+    for replica in ("r2", "r3"):
+        r1.hear(replica, "+")
+        r1.hear(replica, "+", NOON + timedelta(seconds=9))
+
+    assert r1.fresh() == ["r2", "r1"]
+    r1.sharers = ("r3",)
+    assert r1.fresh() == ["r3"]
+
+
+def test_what_is_there_at_the_first_look_may_be_old_and_counts_once_it_changes() -> None:
+    r1 = Listener("r1", "r2")
+    assert r1.hear("r2", "--") == set()
+    assert r1.fresh() == []
+    assert r1.voices.state(SHOP) is State.DOWN  # better shown than nothing
+
+    assert r1.hear("r2", "") == set()
+    assert r1.hear("r2", "-", NOON + timedelta(seconds=10)) == {"shop"}
+    assert r1.fresh() == ["r2"]
+
+
+def test_a_target_that_another_one_begins_to_probe_counts_at_once() -> None:
+    r1 = Listener("r2")
+    r1.voices.take("r2", History())
+
+    assert r1.hear("r2", "+") == {"shop"}
+    assert r1.fresh() == ["r2"]
+
+
+@pytest.mark.parametrize("skew", [timedelta(days=-400), timedelta(0), timedelta(days=400)])
+def test_a_voice_is_heard_for_three_intervals_whatever_the_clock_of_its_host(
+    skew: timedelta,
+) -> None:
+    r1 = Listener("r2")
+    r1.hear("r2", "+", NOON + skew)
+    r1.hear("r2", "+", NOON + skew + timedelta(seconds=9))
+
+    r1.now += SILENCE
+    assert r1.fresh() == ["r2"]
+    r1.now += 0.001
+    assert r1.fresh() == []
+
+
+def test_the_own_voice_ages_as_well() -> None:
+    r1 = Listener("r1")
+    r1.see("--")
+    assert r1.fresh() == ["r1"]
+
+    r1.now += SILENCE + 0.001
+    assert r1.fresh() == []
+
+
+def test_a_replica_that_lost_a_target_and_has_it_again_says_nothing_before_its_first_probe() -> (
+    None
+):
+    r1 = Listener("r1")
+    r1.see("--")
+    r1.history.watch_only([], NOON)
+
+    assert r1.fresh() == []
+    assert r1.voices.published().records == {}
+    r1.see("+")
+    assert r1.fresh() == ["r1"]
+    assert r1.voices.state(SHOP) is State.UP
+
+
+def test_the_results_of_another_one_are_put_together_for_the_page() -> None:
+    r1 = Listener("r2")
+    for n in range(30):
+        r1.others["r2"] = published = History(max_results=PUBLISHED)
+        add(published, "+" * PUBLISHED, at=NOON + timedelta(seconds=5 * n))
+        r1.hear("r2", "")
+
+    shown = [result.at for result in r1.voices.shown(SHOP).results]
+    assert len(shown) == 60
+    assert shown == [NOON + timedelta(seconds=n) for n in range(95, 155)]
+
+
+def test_one_that_is_gone_or_probes_a_target_no_more_is_forgotten() -> None:
+    r1 = Listener("r2")
+    r1.hear("r2", "+")
+    r1.others["r2"] = History()
+    r1.hear("r2", "")
+    assert r1.voices.known(SHOP) == {}
+
+    r1.hear("r2", "+")
+    r1.voices.keep(["r1"], ["shop"])
+    assert r1.fresh() == ["r2"]  # it may be back in a moment
+    r1.now += KEEP_GONE
+    r1.voices.keep(["r1"], ["shop"])
+    assert r1.voices.known(SHOP) == {}
+    assert r1.hear("r2", "+") == set()  # the first look, again
+
+
+def test_only_what_was_probed_since_the_start_is_published_and_no_more_than_is_needed() -> None:
+    r1 = Listener("r1")
+    add(r1.history, "+++", "blog")  # of the process before
+    r1.see("+" * 50 + "--")
+
+    published = r1.voices.published()
+    assert list(published.records) == ["shop"]
+    assert len(published.records["shop"].results) == PUBLISHED
+    assert published.records["shop"].standing == r1.history.record("shop").standing
+    r1.see("+")
+    assert published.records["shop"].standing.state is State.DOWN  # a copy
+
+
+# Files
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Callable[[str], ResultFiles]:
+    def make(replica: str) -> ResultFiles:
+        (tmp_path / replica).mkdir(exist_ok=True)
+        return ResultFiles(tmp_path, replica)
+
+    return make
+
+
+def history(probes: str) -> History:
+    found = History()
+    add(found, probes)
+    return found
+
+
+def test_what_one_publishes_the_others_read_once(files: Callable[[str], ResultFiles]) -> None:
+    r1, r2 = files("r1"), files("r2")
+    assert r2.news(["r1"]) == {}
+
+    r1.publish(history("+--"))
+    (news,) = r2.news(["r1", "r3"]).values()
+    assert store.encode(news) == store.encode(history("+--"))
+    assert r2.news(["r1", "r3"]) == {}
+    r1.publish(history("+--+"))
+    assert list(r2.news(["r1"])) == ["r1"]
+    assert r2.news([]) == {}
+    assert list(r2.news(["r1"])) == ["r1"]  # it was gone and is there again
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"version": 2, "targ', "not a history"),
+        ('{"version": 2, "targets": {"shop": 1}}', "not a history"),
+        ("[" * 100_000, "not a history"),
+        ('{"version": 3}', "written by a later lookout"),
+        (" " * (MAX_SIZE + 1), "at most"),
+    ],
+    ids=["cut off", "of another shape", "deep", "newer", "too large"],
+)
+def test_a_file_that_cannot_be_read_is_refused_and_left_alone_until_it_is_replaced(
+    text: str, why: str, files: Callable[[str], ResultFiles], tmp_path: Path
+) -> None:
+    r1, r2 = files("r1"), files("r2")
+    path = tmp_path / "r1" / "results.json"
+    path.write_text(text)
+
+    assert r2.news(["r1"]) == r2.news(["r1"]) == {}
+    assert r2.refused["r1"].startswith(f"{path}: ")
+    assert why in r2.refused["r1"]
+    assert path.read_text() == text
+
+    r1.publish(history("+"))
+    assert list(r2.news(["r1"])) == ["r1"]
+    assert r2.refused == {}
+
+
+def test_the_refused_file_of_one_that_is_gone_is_no_trouble_any_more(
+    files: Callable[[str], ResultFiles], tmp_path: Path
+) -> None:
+    files("r1")
+    r2 = files("r2")
+    (tmp_path / "r1" / "results.json").write_text("?")
+    r2.news(["r1"])
+    r2.news([])
+
+    assert r2.refused == {}
+
+
+def test_files_of_those_who_are_gone_for_long_are_removed_and_nothing_else(
+    files: Callable[[str], ResultFiles], tmp_path: Path
+) -> None:
+    for name in ("old", "young", "there"):
+        files(name).publish(history("+"))
+        (tmp_path / name / "history.json").write_text("{}")
+    for name in ("old", "there"):
+        path = tmp_path / name / "results.json"
+        long_ago = path.stat().st_mtime - GONE_FOR_LONG - 60
+        os.utime(path, (long_ago, long_ago))
+
+    files("there").sweep(["there"])
+
+    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("*/results.json"))
+    assert left == ["there/results.json", "young/results.json"]
+    assert len(list(tmp_path.glob("*/history.json"))) == 3
+
+
+# The exchange
+
+
+class Two(Everything):
+    """r1 and r2 probe everything."""
+
+    def __init__(self, replica: str) -> None:
+        super().__init__(replica)
+        self.replicas = ("r1", "r2")
+        self.others = tuple(name for name in self.replicas if name != replica)
+
+
+class Replica:
+    """An exchange, with a history and no probes."""
+
+    def __init__(self, name: str, files: ResultFiles) -> None:
+        self.history = History()
+        self.voices = Voices(self.history, name, lambda _: ("r1", "r2"))
+        self.news: list[set[str]] = []
+        self.exchange = Exchange(self.voices, files, Two(name), news=self.news.append)
+        self.number = 0
+
+    def see(self, probes: str) -> None:
+        for probe in probes:
+            self.number += 1
+            add(self.history, probe, at=NOON + timedelta(seconds=self.number))
+            self.voices.heard("shop")
+            self.exchange.heard(SHOP)
+
+    def states(self) -> dict[str, State]:
+        return {n: record.standing.state for n, record in self.voices.fresh(SHOP).items()}
+
+
+@pytest.fixture
+def pair(files: Callable[[str], ResultFiles]) -> Iterator[list[Replica]]:
+    both = [Replica(name, files(name)) for name in ("r1", "r2")]
+    for each in both:
+        each.exchange.start()
+    try:
+        yield both
+    finally:
+        for each in both:
+            each.exchange.stop()
+
+
+def until(condition: Callable[[], object]) -> None:
+    with gevent.Timeout(20):
+        while not condition():
+            gevent.sleep(0.005)
+
+
+def test_each_hears_what_the_other_one_finds(pair: list[Replica]) -> None:
+    r1, r2 = pair
+    r1.see("+")
+    r2.see("+")
+    until(lambda: "r1" in r2.voices.known(SHOP) and "r2" in r1.voices.known(SHOP))
+    r1.see("--")
+    until(lambda: r2.states() == {"r1": State.DOWN, "r2": State.UP})
+    assert {"shop"} in r2.news
+    r2.see("+")
+    until(lambda: r1.states() == r2.states())
+
+
+def test_results_that_cannot_be_published_are_complained_of_once_and_later_are(
+    pair: list[Replica], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    r1, r2 = pair
+    (tmp_path / "r1").rename(tmp_path / "away")
+    r1.see("+")
+    until(lambda: r1.exchange.complaints)
+    r1.see("-+-+")
+    (said,) = r1.exchange.complaints
+    assert said.startswith("The results of this replica cannot be published: [Errno 2]")
+    (tmp_path / "away").rename(tmp_path / "r1")
+
+    until(lambda: "r1" in r2.voices.known(SHOP))
+    until(lambda: not r1.exchange.complaints)
+    assert len([r for r in caplog.records if r.levelno == logging.ERROR]) == 1
+
+
+def test_a_damaged_file_of_another_one_is_told_of_and_does_no_harm(
+    pair: list[Replica], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    r1, _ = pair
+    path = tmp_path / "r2" / "results.json"
+    path.write_text(json.dumps({"version": 2, "targets": {"shop": {"results": 5}}}))
+    until(lambda: r1.exchange.complaints)
+
+    r1.see("+")
+    assert r1.states() == {"r1": State.UP}
+    (said,) = r1.exchange.complaints
+    assert said.startswith(f"The results of r2 are not listened to: {path}: not a history")
+    assert len([r for r in caplog.records if r.levelno == logging.ERROR]) == 1

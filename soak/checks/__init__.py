@@ -1,0 +1,1 @@
+"""What a history is asked, by recipe. Pure: `soak.checker` puts it together."""
