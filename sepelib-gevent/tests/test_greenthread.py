@@ -558,7 +558,7 @@ def test_a_signal_handler_in_the_hub_is_refused_with_a_clear_message(call: str) 
     former = signal.signal(signal.SIGUSR1, handler)
     try:
         gevent.get_hub().loop.run_callback(signal.raise_signal, signal.SIGUSR1)
-        with gevent.Timeout(LIMIT):
+        with gevent.Timeout(LIMIT, AssertionError("it did not come true")):
             while not heard:
                 gevent.sleep(0.001)
     finally:

@@ -38,7 +38,7 @@ class Recorder:
 
 
 def until(condition: Callable[[], object]) -> None:
-    with gevent.Timeout(LIMIT):
+    with gevent.Timeout(LIMIT, AssertionError("it did not come true")):
         while not condition():
             gevent.sleep(0.001)
 

@@ -52,7 +52,7 @@ class Seen:
 
 
 def until(condition: Callable[[], object]) -> None:
-    with gevent.Timeout(LIMIT):
+    with gevent.Timeout(LIMIT, AssertionError("it did not come true")):
         while not condition():
             gevent.sleep(0.001)
 

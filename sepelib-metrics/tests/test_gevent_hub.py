@@ -36,7 +36,7 @@ def value_of(registry: Registry, name: str) -> float:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    with gevent.Timeout(LIMIT):
+    with gevent.Timeout(LIMIT, AssertionError("it did not come true")):
         while not condition():
             gevent.sleep(0.001)
 

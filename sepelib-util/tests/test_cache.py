@@ -530,7 +530,7 @@ def test_greenlets_and_native_threads_share_a_load() -> None:
         native = pool.spawn(cache.get_or_load, "key", never)
         return native, load()
 
-    with gevent.Timeout(LIMIT):
+    with gevent.Timeout(LIMIT, AssertionError("it did not come true")):
         native, value = cache.get_or_load("key", spawn, ttl=0)
         assert value == "by the greenlet"
         assert native.get() == (native, value)

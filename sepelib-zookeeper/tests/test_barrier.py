@@ -57,7 +57,7 @@ def watches(zookeeper: Any) -> int:
 
 
 def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    with gevent.Timeout(seconds):
+    with gevent.Timeout(seconds, AssertionError("it did not come true")):
         while not condition():
             gevent.sleep(0.005)
 

@@ -113,7 +113,7 @@ def spawn(zookeeper: Any) -> Iterator[Callable[..., Program]]:
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    with gevent.Timeout(seconds):
+    with gevent.Timeout(seconds, AssertionError("it did not come true")):
         while not condition():
             gevent.sleep(0.005)
 
@@ -472,7 +472,7 @@ def test_an_interrupt_is_heard_while_nobody_reads_the_output(
         transaction.create(name, b"x" * 60, ephemeral=True)
     transaction.commit()
     program = spawn("locks", "/app")
-    with gevent.Timeout(20.0):
+    with gevent.Timeout(20.0, AssertionError("it did not come true")):
         gevent.socket.wait_read(program.process.stdout.fileno())
     gevent.sleep(0.2)
 

@@ -29,16 +29,21 @@ def client(zookeeper: Any) -> Client:
 
 
 @pytest.fixture
-def far(zookeeper: Any, proxy: Any) -> Client:
+def far(zookeeper: Any, proxy: Any, client: Client) -> Iterator[Client]:
     """A client behind the proxy."""
     made: Client = zookeeper.client(hosts=proxy.hosts, timeout=2.0)
-    return made
+    yield made
+    leaves_no_trace(client)  # what it still deletes goes through the proxy, which ends next
 
 
 @pytest.fixture(autouse=True)
 def no_trace(client: Client) -> Iterator[None]:
-    """Whatever a test does, no op node stays; but those with a key."""
     yield
+    leaves_no_trace(client)
+
+
+def leaves_no_trace(client: Client) -> None:
+    """Whatever a test does, no op node stays; but those with a key."""
     if client.connected:
         eventually(lambda: not ops(client))
 
@@ -50,7 +55,7 @@ def ops(client: Client) -> list[str]:
 
 
 def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    with gevent.Timeout(seconds):
+    with gevent.Timeout(seconds, AssertionError("it did not come true")):
         while not condition():
             gevent.sleep(0.005)
 

@@ -63,7 +63,7 @@ def janitor(client: Client) -> Janitor:
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    with gevent.Timeout(seconds):
+    with gevent.Timeout(seconds, AssertionError("it did not come true")):
         while not condition():
             gevent.sleep(0.005)
 
@@ -470,7 +470,7 @@ def test_the_sweep_never_hits_a_live_node(
                 raise
 
     contenders: list[Any] = [gevent.spawn(contend) for _ in range(8)]
-    with gevent.Timeout(30.0):
+    with gevent.Timeout(30.0, AssertionError("it did not come true")):
         for number in range(60):
             gevent.sleep(0.03)
             if number % 15 == 14:

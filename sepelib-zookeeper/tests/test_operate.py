@@ -41,7 +41,7 @@ def operator(zookeeper: Any, proxy: Any) -> Client:
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    with gevent.Timeout(seconds):
+    with gevent.Timeout(seconds, AssertionError("it did not come true")):
         while not condition():
             gevent.sleep(0.005)
 
@@ -397,7 +397,7 @@ def test_among_those_who_come_and_go_it_ends_no_other_hold_than_it_says(
 
     workers = [gevent.spawn(work, zookeeper.client(timeout=10.0)) for _ in range(4)]
     lock = Lock(operator, path)
-    with gevent.Timeout(20.0):
+    with gevent.Timeout(20.0, AssertionError("it did not come true")):
         while len(broken) < 5 or missed < 5:
             holder = lock.holder()
             if holder is None:

@@ -40,7 +40,7 @@ def client(server: ZookeeperServer) -> Iterator[Client]:
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    with gevent.Timeout(seconds):
+    with gevent.Timeout(seconds, AssertionError("it did not come true")):
         while not condition():
             gevent.sleep(0.005)
 
@@ -51,7 +51,7 @@ def is_container(client: Client, path: str) -> bool:
     client.delete(f"{path}/only-child")
     try:
         wait_until(lambda: not client.exists(path), 2.0)
-    except gevent.Timeout:
+    except AssertionError:
         return False
     return True
 

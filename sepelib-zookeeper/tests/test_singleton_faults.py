@@ -197,7 +197,7 @@ def test_a_stop_while_the_servers_are_away_does_not_wait_for_them(
     eventually(
         lambda: leader.client.session.state is not SessionState.CONNECTED, "the outage is noticed"
     )
-    with gevent.Timeout(LIMIT / 2):
+    with gevent.Timeout(LIMIT / 2, AssertionError("it did not come true")):
         assert heir.service.stop() and leader.service.stop()
     assert leader.died.is_set()
 

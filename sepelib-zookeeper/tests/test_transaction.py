@@ -61,7 +61,7 @@ def clear(client: Client) -> None:
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    with gevent.Timeout(seconds):
+    with gevent.Timeout(seconds, AssertionError("it did not come true")):
         while not condition():
             gevent.sleep(0.005)
 

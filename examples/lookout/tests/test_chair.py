@@ -107,7 +107,7 @@ class Replica:
         """A term in a greenlet, which ends with the block if not before."""
         lead = Lead()
         serving = gevent.spawn(self.chair.serve, lead, Epoch(1, token))
-        with gevent.Timeout(20):
+        with gevent.Timeout(20, AssertionError("it did not come true")):
             while self.chair.postman is None:
                 gevent.sleep(0.005)
             yield lead
@@ -115,7 +115,7 @@ class Replica:
             serving.join()
 
     def until(self, condition: Callable[[], object]) -> None:
-        with gevent.Timeout(20):
+        with gevent.Timeout(20, AssertionError("it did not come true")):
             while not condition():
                 gevent.sleep(0.005)
 

@@ -91,7 +91,7 @@ class Office:
             assert self.keeper.close()
 
     def until(self, condition: Callable[[], object]) -> None:
-        with gevent.Timeout(20):
+        with gevent.Timeout(20, AssertionError("it did not come true")):
             while not condition():
                 gevent.sleep(0.005)
 

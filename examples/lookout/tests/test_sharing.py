@@ -22,7 +22,7 @@ TARGETS = [Target(f"t{n}", f"http://t{n}/") for n in range(40)]
 
 
 def until(condition: Callable[[], object]) -> None:
-    with gevent.Timeout(20):
+    with gevent.Timeout(20, AssertionError("it did not come true")):
         while not condition():
             gevent.sleep(0.005)
 

@@ -124,7 +124,7 @@ def test_changes_are_saved_by_themselves_after_a_while(tmp_path: Path) -> None:
     history.add("shop", GOOD, Rules())
     keeper.touch()
 
-    with gevent.Timeout(10):
+    with gevent.Timeout(10, AssertionError("it did not come true")):
         while not path.exists():
             gevent.sleep(0.01)
 

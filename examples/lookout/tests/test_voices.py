@@ -300,7 +300,7 @@ def pair(files: Callable[[str], ResultFiles]) -> Iterator[list[Replica]]:
 
 
 def until(condition: Callable[[], object]) -> None:
-    with gevent.Timeout(20):
+    with gevent.Timeout(20, AssertionError("it did not come true")):
         while not condition():
             gevent.sleep(0.005)
 
@@ -331,7 +331,12 @@ def test_results_that_cannot_be_published_are_complained_of_once_and_later_are(
 
     until(lambda: "r1" in r2.voices.known(SHOP))
     until(lambda: not r1.exchange.complaints)
-    assert len([r for r in caplog.records if r.levelno == logging.ERROR]) == 1
+    until(lambda: errors(caplog))
+    assert len(errors(caplog)) == 1
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.levelno == logging.ERROR]
 
 
 def test_a_damaged_file_of_another_one_is_told_of_and_does_no_harm(

@@ -61,7 +61,7 @@ class Watch:
     def run_until(self, condition: Callable[[], bool]) -> None:
         self.watchdog.watch(self.targets)
         try:
-            with gevent.Timeout(20):
+            with gevent.Timeout(20, AssertionError("it did not come true")):
                 while not condition():
                     gevent.sleep(0.005)
         finally:
@@ -135,7 +135,7 @@ def test_new_targets_are_taken_on_and_those_that_stay_are_not_disturbed(tmp_path
 
     watch = Watch(tmp_path, "stays changes goes", prober)
     watch.watchdog.watch(watch.targets)
-    with gevent.Timeout(20):
+    with gevent.Timeout(20, AssertionError("it did not come true")):
         while not {"http://stays/", "http://changes/", "http://goes/"}.issubset(asked):
             gevent.sleep(0.005)
     assert ended == []

@@ -47,7 +47,10 @@ class Kind(Enum):
         "(until grep -q sleep /proc/$$/comm; do sleep 0.01; done; exit 3) & "
         "echo up; exec sleep 1000"
     )
-    FORKS_AT_TERM = "trap 'sleep 1000 & exit 0' TERM; echo up; while :; do sleep 0.05; done"
+    # Without the trap in the child: a shell loses a signal that comes between the two.
+    FORKS_AT_TERM = (
+        "trap 'trap - TERM; sleep 1000 & exit 0' TERM; echo up; while :; do sleep 0.05; done"
+    )
     KEEPS_FORKING = "trap '' TERM; echo up; while :; do sleep 1000 & sleep 0.02; done"
     ENDED_BUT_ITS_CHILD = "(sleep 1000 & echo up); exit 3"
 
