@@ -17,7 +17,7 @@ import gevent.event
 from sepelib.util.deadline import DeadlineExceeded, clip
 from sepelib.zookeeper.errors import Interrupted
 
-__all__ = ["Busy", "TimeIsUp", "Turns", "Wait"]
+__all__ = ["Busy", "TimeIsUp", "Turns", "Wait", "ending"]
 
 
 class TimeIsUp(Exception):
@@ -26,6 +26,20 @@ class TimeIsUp(Exception):
 
 class Busy(Exception):
     """It would block, which the caller does not want."""
+
+
+def ending(error: BaseException) -> str:
+    """How a call has ended that raised *error*, in one word for its metrics."""
+    match error:
+        case Busy():
+            return "busy"
+        case TimeIsUp() | DeadlineExceeded():
+            return "timeout"
+        case Interrupted():
+            return "interrupted"
+        case Exception():
+            return "error"
+    return "killed"
 
 
 class Wait:

@@ -44,12 +44,11 @@ from typing import TypeVar
 import gevent
 from kazoo.exceptions import BadVersionError, NoNodeError
 
-from sepelib.util.deadline import DeadlineExceeded
 from sepelib.zookeeper._call import Call, Unanswered
 from sepelib.zookeeper._grant import Grant
 from sepelib.zookeeper._identity import normal_path
 from sepelib.zookeeper._queue import Queue
-from sepelib.zookeeper._wait import Busy, TimeIsUp
+from sepelib.zookeeper._wait import Busy, TimeIsUp, ending
 from sepelib.zookeeper._waiter import MARKER, Waiter
 from sepelib.zookeeper.client import Client, client_of
 from sepelib.zookeeper.errors import (
@@ -142,19 +141,13 @@ class Condition:
         self._client.check_thread("Condition.wait()")
         grant = self._held()
         call = Call(self._client, self.path, "condition", timeout)
-        result = "killed"
+        result = ""
         try:
             woken = self._wait(call, grant)
             result = "notified" if woken else "timeout"
             return woken
-        except Interrupted:
-            result = "interrupted"
-            raise
-        except DeadlineExceeded:
-            result = "timeout"
-            raise
-        except Exception:
-            result = "error"
+        except BaseException as e:
+            result = ending(e)
             raise
         finally:
             self._waits.labels(self._path_class, result).observe(call.wait.waited())

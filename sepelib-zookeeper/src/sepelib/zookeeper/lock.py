@@ -30,16 +30,14 @@ from typing import Any, ClassVar, Self
 import gevent
 import gevent.event
 
-from sepelib.util.deadline import DeadlineExceeded
 from sepelib.zookeeper._contender import Attempt, Node
 from sepelib.zookeeper._grant import Grant, Strike, Tenure
 from sepelib.zookeeper._identity import Contender, contenders, identity, normal_path
 from sepelib.zookeeper._lock_meters import LockMeters
 from sepelib.zookeeper._queue import LOCK, Blocker, Queue, nearest
-from sepelib.zookeeper._wait import Busy, TimeIsUp, Turns, Wait
+from sepelib.zookeeper._wait import Busy, TimeIsUp, Turns, Wait, ending
 from sepelib.zookeeper.client import Client, client_of
 from sepelib.zookeeper.errors import (
-    Interrupted,
     LockNotAcquired,
     LockTimeout,
 )
@@ -121,25 +119,16 @@ class Lock:
         """
         self._client.check_thread("Lock.acquire()")
         wait = Wait(self.path, timeout, blocking=blocking)
-        result = "killed"
+        result = "acquired"
         self._pending.add(wait)
         self._meters.waiters.inc()
         try:
             self._obtain(wait)
-            result = "acquired"
             return True
-        except Busy:
-            result = "busy"
-        except TimeIsUp:
-            result = "timeout"
-        except Interrupted:
-            result = "interrupted"
-            raise
-        except DeadlineExceeded:
-            result = "timeout"
-            raise
-        except Exception:
-            result = "error"
+        except (Busy, TimeIsUp) as e:
+            result = ending(e)
+        except BaseException as e:
+            result = ending(e)
             raise
         finally:
             self._pending.discard(wait)

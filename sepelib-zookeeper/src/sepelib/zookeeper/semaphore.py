@@ -40,7 +40,6 @@ import gevent
 import gevent.event
 from kazoo.exceptions import BadVersionError, NodeExistsError, NoNodeError
 
-from sepelib.util.deadline import DeadlineExceeded
 from sepelib.zookeeper._call import Call, Unanswered
 from sepelib.zookeeper._contender import Node
 from sepelib.zookeeper._grant import Grant, Strike, Tenure
@@ -49,11 +48,10 @@ from sepelib.zookeeper._identity import identifier_of, identity, normal_path, re
 from sepelib.zookeeper._lock_meters import LockMeters
 from sepelib.zookeeper._permit import LEASES, MOST, WAITS, Limit, Permit, count_of
 from sepelib.zookeeper._queue import Queue
-from sepelib.zookeeper._wait import Busy, TimeIsUp, Wait
+from sepelib.zookeeper._wait import Busy, TimeIsUp, Wait, ending
 from sepelib.zookeeper.client import Client, client_of
 from sepelib.zookeeper.errors import (
     ConfigurationError,
-    Interrupted,
     LockTimeout,
 )
 from sepelib.zookeeper.transaction import TransactionRefused
@@ -247,25 +245,15 @@ class Semaphore:
         _check_number("n", n)
         self._client.check_thread("Semaphore.acquire()")
         wait = Wait(self.path, timeout, blocking=blocking, what=_WHAT)
-        result = "killed"
+        result = "acquired"
         self._pending.add(wait)
         self._meters.waiters.inc()
         try:
-            lease = self._obtain(n, wait)
-            result = "acquired"
-            return lease
-        except Busy:
-            result = "busy"
-        except TimeIsUp:
-            result = "timeout"
-        except Interrupted:
-            result = "interrupted"
-            raise
-        except DeadlineExceeded:
-            result = "timeout"
-            raise
-        except Exception:
-            result = "error"
+            return self._obtain(n, wait)
+        except (Busy, TimeIsUp) as e:
+            result = ending(e)
+        except BaseException as e:
+            result = ending(e)
             raise
         finally:
             self._pending.discard(wait)
