@@ -35,7 +35,7 @@ class Comparison:
     """One thing, done by us and by others; *ours* and each peer do it once per call.
 
     clocked=False: a call is not timed, but returns the seconds to compare, such as a percentile of
-    many latencies; it is made once a round.
+    many latencies, or a number of *unit*; it is made once a round.
     """
 
     name: str
@@ -43,11 +43,15 @@ class Comparison:
     peers: Mapping[str, Variant]
     goals: Sequence[Goal] = ()
     clocked: bool = True
+    unit: str = ""
+
+    def shown(self, figure: float) -> str:
+        return f"{figure:.3g} {self.unit}" if self.unit else human(figure)
 
 
 @dataclass(frozen=True)
 class Result:
-    """Seconds for one call, round by round, of each variant; ours is called "sepelib"."""
+    """What one call took, round by round, of each variant; ours is called "sepelib"."""
 
     comparison: Comparison
     rounds: Mapping[str, Sequence[float]] = field(repr=False)
@@ -65,10 +69,11 @@ class Result:
         return [g for g in self.comparison.goals if self.ratio(g.peer) > g.at_most]
 
     def report(self) -> str:
-        lines = [self.comparison.name, f"  {'sepelib':<22}{human(self.seconds('sepelib')):>10}"]
+        shown = self.comparison.shown
+        lines = [self.comparison.name, f"  {'sepelib':<22}{shown(self.seconds('sepelib')):>10}"]
         goals = {goal.peer: goal for goal in self.comparison.goals}
         for peer in self.comparison.peers:
-            line = f"  {peer:<22}{human(self.seconds(peer)):>10}"
+            line = f"  {peer:<22}{shown(self.seconds(peer)):>10}"
             line += f"   sepelib / it {self.ratio(peer):8.3f}"
             if peer in goals:
                 verdict = "MISSED" if goals[peer] in self.missed else "reached"

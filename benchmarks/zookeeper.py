@@ -3,8 +3,7 @@
 Needs Java and ZooKeeper (Debian: libzookeeper-java). Server and clients share this machine, so a
 figure says something only beside the floor or the peer of the same run.
 
-Where a name says "requests", one second stands for one request. The server counts them: it sees
-what a client's own count would miss.
+Requests are counted by the server: it sees what a client's own count would miss.
 """
 
 import atexit
@@ -80,6 +79,7 @@ def comparisons() -> list[Comparison]:
             {"kazoo": Herd(server, kazoo, WAITERS).requests},
             goals=[Goal("kazoo", 1.0)],
             clocked=False,
+            unit="requests",
         ),
         *many_contenders(server, ours, kazoo),
         *successions(ours, kazoo),
@@ -92,8 +92,8 @@ class Server:
     def __init__(self) -> None:
         self._server = ZookeeperServer(tick_time=round(TICK * 1000))
         self._libraries: list[Library] = []
-        atexit.register(self._close)
         self._server.start()
+        atexit.register(self._close)  # before what the server itself has registered
 
     def library(self, library: "Library") -> "Library":
         library.hosts = self._server.hosts
@@ -264,6 +264,7 @@ def one_client(server: Server, ours: Library, kazoo: Library) -> list[Comparison
             {"kazoo": requests(same_object(kazoo)), "create + delete": requests(floor)},
             goals=[Goal("kazoo", 0.75)],
             clocked=False,
+            unit="requests",
         ),
         Comparison(
             "zookeeper: acquire + release, one object",
@@ -426,6 +427,7 @@ def many_contenders(server: Server, ours: Library, kazoo: Library) -> list[Compa
             {"kazoo": kazoo_crowd.requests, "five": lambda: 5.0},
             goals=[Goal("five", 1.01)],  # pings are counted too
             clocked=False,
+            unit="requests",
         ),
     ]
 

@@ -4,8 +4,7 @@ Needs Java and ZooKeeper (Debian: libzookeeper-java). Each cache lives in a proc
 after the other; one process gives all figures of a round. A figure says something only beside the
 other of the same run.
 
-Where a name says "watches" or "MB", one second stands for one of them. Watches are counted by the
-server, memory is what the process has grown by while it read.
+Watches are counted by the server, memory is what the process has grown by while it read.
 """
 
 import atexit
@@ -124,12 +123,13 @@ def comparisons() -> list[Comparison]:
             {"kazoo": kazoo.figure(figure)},
             goals=[Goal("kazoo", at_most)],
             clocked=False,
+            unit={"watches": "watches", "MB": "MB"}.get(figure, ""),
         )
 
     return [
         compare("time to read them", "warm", 0.5),
         compare("watches on the server", "watches", 0.001),
-        compare("MB", "MB", 0.5),
+        compare("memory", "MB", 0.5),
         compare("time until one update is told", "update", 1.0),
         compare("time until 1,000 updates in one burst are told", "burst", 1.0),
     ]

@@ -3,7 +3,7 @@
 kazoo's Queue removes an item when it is got: what a consumer had when it failed is lost. Its
 LockingQueue claims an item, as ours does.
 
-Where a name says "requests", one second stands for one request, counted by the server.
+Requests are those that the server counts.
 """
 
 import time
@@ -109,6 +109,7 @@ def comparisons() -> list[Comparison]:
             {**peers(lambda kind: requests(server, puts(kind))), "one": lambda: 1.0},
             goals=[Goal("one", 1.05)],  # pings are counted too
             clocked=False,
+            unit="requests",
         ),
         Comparison(
             "zookeeper queue: requests of get + ack",
@@ -117,6 +118,7 @@ def comparisons() -> list[Comparison]:
             # A listing for all of them too.
             goals=[Goal("three", 1.05), Goal("kazoo's LockingQueue", 5 / 7)],
             clocked=False,
+            unit="requests",
         ),
         Comparison(
             f"zookeeper queue: {ITEMS} puts",
@@ -154,6 +156,7 @@ def comparisons() -> list[Comparison]:
             {"kazoo's LockingQueue": Idle(server, locking).requests},
             goals=[Goal("kazoo's LockingQueue", 1.0)],
             clocked=False,
+            unit="requests",
         ),
     ]
 

@@ -1,7 +1,6 @@
 """Acquire and release of a semaphore on a real ZooKeeper, beside kazoo's own one.
 
-Needs Java and ZooKeeper (Debian: libzookeeper-java). Where a name says "requests", one second
-stands for one request, as the server counts them.
+Needs Java and ZooKeeper (Debian: libzookeeper-java). Requests are those that the server counts.
 """
 
 from collections.abc import Callable
@@ -30,6 +29,7 @@ def comparisons() -> list[Comparison]:
             {"kazoo": requests(server, alone(kazoo, kazoo_pair)), "four": lambda: 4.0},
             goals=[Goal("four", 1.01)],  # pings are counted too
             clocked=False,
+            unit="requests",
         ),
         Comparison(
             "zookeeper: a semaphore's acquire + release",
@@ -52,6 +52,7 @@ def comparisons() -> list[Comparison]:
             {"kazoo": kazoo_crowd.requests},
             goals=[Goal("kazoo", 1.0)],
             clocked=False,
+            unit="requests",
         ),
     ]
 

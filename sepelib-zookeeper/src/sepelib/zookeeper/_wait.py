@@ -73,6 +73,7 @@ class Wait:
         self._woken = gevent.event.Event()
         self._loop = gevent.get_hub().loop
         self._interrupted = False
+        self._rested = False  # since the last `breathe()`
 
     @classmethod
     def for_answer(cls, path: str, timeout: float | None, default: float) -> Wait:
@@ -110,11 +111,14 @@ class Wait:
             if pause_end is not None and now >= pause_end:
                 return False
             ends = [end for end in (self._end, pause_end) if end is not None]
+            self._rested = True
             self._woken.wait(min(ends) - now if ends else None)
 
     def breathe(self) -> None:
-        """Between two rounds of a loop: however soon each is done, others run and time counts."""
-        gevent.sleep(0)
+        """Between two rounds of a loop: others run, if none did in this one, and time counts."""
+        if not self._rested:
+            gevent.sleep(0)
+        self._rested = False
         self.check()
         if self._end is not None and time.monotonic() >= self._end:
             self._give_up()
