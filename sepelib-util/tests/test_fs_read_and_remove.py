@@ -29,10 +29,10 @@ NOBODY = 65534
 
 @pytest.fixture(autouse=True)
 def no_descriptor_left() -> Iterator[None]:
-    time.sleep(0)  # gevent closes late, at a turn of its loop
+    time.sleep(0)  # gevent closes late, at a turn of its loop, and what a test before has left
     files = len(os.listdir("/proc/self/fd"))
     yield
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert len(os.listdir("/proc/self/fd")) <= files
 
 
 @pytest.fixture
