@@ -106,6 +106,11 @@ def test_a_text_may_come_in_pieces_and_be_empty(
     assert [mail.data for mail in smtp_server.messages] == [b"one\r\n.two\r\n", b""]
 
 
+def test_a_line_that_is_no_text_is_no_command(line: socket.socket) -> None:
+    assert said(line, b"\x16\x03\x01\xfc")[:1] == b"5"
+    assert said(line, b"NOOP").startswith(b"250")
+
+
 @pytest.mark.parametrize("stage", ["EHLO", "MAIL", "RCPT", "DATA", "TEXT"])
 def test_a_failure_strikes_so_many_times_and_its_mail_is_not_kept(
     smtp_server: SmtpServer, stage: Any

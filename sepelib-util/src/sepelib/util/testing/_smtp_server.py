@@ -375,7 +375,7 @@ class _Talk:
     def _line(self) -> str:
         self._receive_until(b"\r\n")
         line, self._received = self._received.split(b"\r\n", 1)
-        return line.decode()
+        return line.decode(errors="backslashreplace")  # it may be the hello of TLS
 
     def _receive_until(self, end: bytes) -> None:
         while end not in self._received:
