@@ -73,7 +73,7 @@ def no_descriptor_left() -> Iterator[None]:
         send(warm)
     files = len(os.listdir("/proc/self/fd"))
     yield
-    assert len(os.listdir("/proc/self/fd")) <= files
+    assert len(os.listdir("/proc/self/fd")) == files
 
 
 def send(server: ThreadedServer, to: Any = ANN, **given: Any) -> smtp.Refused:
