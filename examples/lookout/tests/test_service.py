@@ -83,8 +83,10 @@ def test_an_incident_of_the_demo_opens_and_closes_before_your_eyes(
 
 
 def test_a_demo_that_cannot_probe_anything_in_its_time_fails(tmp_path: Path) -> None:
-    done = run("dev", "--replicas", 1, "--for", 0.001, "--port", 0, cwd=tmp_path)
+    # Over before it is looked at, so that no probe has a turn of the loop.
+    done = run("dev", "--replicas", 1, "--for", "0.000000001", "--port", 0, cwd=tmp_path)
 
+    assert re.search(r"^0 s: 0 probes of 5 targets", done.stdout, re.MULTILINE)
     assert done.returncode == 1
     assert done.stderr == "lookout: nothing was probed\n"
 

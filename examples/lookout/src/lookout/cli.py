@@ -239,9 +239,11 @@ def _demo_of_one(options: argparse.Namespace, values: dict[str, Any]) -> int:
         _say_welcome(service.url, values)
         _wait_for_the_end(options.seconds)
         elapsed, counters = time.monotonic() - started, service.counters
+        # Once: some may end well while the service stops, and the account is the result.
+        probes = counters.probes
         opened, closed, sent = map(count, (counters.opened, counters.closed, counters.sent))
-        _say(_account(elapsed, counters.probes, values, opened, closed, sent))
-    return _ended(service) or _probed(counters.probes)
+        _say(_account(elapsed, probes, values, opened, closed, sent))
+    return _ended(service) or _probed(probes)
 
 
 def _demo_of_several(
