@@ -229,10 +229,11 @@ class Client(ListenersMixin, RequestsMixin, KazooClient):  # type: ignore[misc]
 
     def _wait_until_connected(self, timeout: float | None) -> None:
         routine = self._connection.routine
-        gevent.wait([self._live, routine], timeout, count=1)
-        if self._live.is_set():
+        # What is returned tells, and not `is_set()`: the connection may be lost again by now.
+        ready = gevent.wait([self._live, routine], timeout, count=1)
+        if self._live in ready:
             self._look_for_chroot()
-        elif routine is not None and routine.dead:
+        elif ready:
             raise self._refusal()
         else:
             raise ZookeeperTimeout(

@@ -75,7 +75,7 @@ class SlowClient:
     ) -> None:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.timeout = timeout
-        self._buffer = b""
+        self._buffer = bytearray()  # grows in place: who copies it for each piece is slow for real
         self._sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             self._sock.settimeout(timeout)
@@ -126,12 +126,12 @@ class SlowClient:
         """Read one answer, to a HEAD request one without a body. Raises NoAnswer."""
         while b"\r\n\r\n" not in self._buffer:
             if not self._receive():
-                raise NoAnswer("closed", self._buffer)
+                raise NoAnswer("closed", bytes(self._buffer))
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
         pairs = (line.partition(":") for line in lines[1:])
         headers = {name.lower(): value.strip() for name, _, value in pairs}
-        answer = Answer(int(lines[0].split()[1]), headers, head)
+        answer = Answer(int(lines[0].split()[1]), headers, bytes(head))
         if to_head or answer.status in (204, 304) or answer.status < 200:
             answer.complete = True
         elif headers.get("transfer-encoding") == "chunked":
@@ -142,7 +142,7 @@ class SlowClient:
             answer.complete = len(answer.body) == length
         else:
             answer.complete = self._until_closed()
-            answer.body, self._buffer = self._buffer, b""
+            answer.body, self._buffer = bytes(self._buffer), bytearray()
         return answer
 
     def receive(self, size: int) -> bytes:
@@ -150,7 +150,7 @@ class SlowClient:
         if not self._buffer:
             self._receive()
         data, self._buffer = self._buffer[:size], self._buffer[size:]
-        return data
+        return bytes(data)
 
     def closed(self, within: float | None = None) -> bool:
         """Whether the server closes, having sent nothing more, within that time (or `timeout`)."""
@@ -195,7 +195,7 @@ class SlowClient:
         while len(self._buffer) < size and self._receive():
             pass
         data, self._buffer = self._buffer[:size], self._buffer[size:]
-        return data
+        return bytes(data)
 
     def _chunks(self) -> tuple[bytes, bool]:
         parts: list[bytes] = []
