@@ -12,7 +12,7 @@ from tools.dists import Distribution
 
 EVERY = dists.distributions()
 # What is imported under another name than it is installed.
-INSTALLED_AS = {"yaml": "pyyaml"}
+INSTALLED_AS = {"bson": "pymongo", "yaml": "pyyaml"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:

@@ -37,6 +37,8 @@ LINES = [
     "from sepelib.zookeeper import Party, PersistentNode, Election, break_lock",
     "from sepelib.zookeeper import DataWatch, ChildrenWatch, TreeCache",
     "from sepelib.zookeeper.testing import ZookeeperServer, Ensemble",
+    "from sepelib.mongo import EnumField, SetField, find_and_modify, mock_database, connect",
+    "from sepelib.mongo import Sequence, SequentialIdField, GaplessSequence, SetDeltaMixin",
     "import sepelib.gevent, sepelib.subprocess, sepelib.metrics, sepelib.http, sepelib.rpc",
     "import sepelib.vcs, sepelib.mongo, sepelib.zookeeper, sepelib.flask, sepelib.yandex",
 ]
