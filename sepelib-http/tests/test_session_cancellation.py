@@ -15,7 +15,6 @@ import requests
 from gevent.monkey import is_module_patched
 
 from sepelib.http import InstrumentedSession
-from sepelib.http._slots import Slots
 from sepelib.http.testing import HttpTestServer, ReceivedRequest, Reply, faults
 from sepelib.util.retry import Backoff, RetryPolicy
 from sepelib.util.testing import MemoryRecorder
@@ -142,19 +141,6 @@ else:
             assert session.get("/").ok
         assert in_flight(recorder) == 0
         assert recorder.value("http_client_errors", "s", "cancelled") == 1
-
-    def test_one_who_is_killed_as_the_slot_is_granted_passes_it_on() -> None:
-        slots = Slots(1)
-        assert slots.try_acquire()
-        first = gevent.spawn(slots.acquire, LIMIT)
-        second = gevent.spawn(slots.acquire, LIMIT)
-        gevent.sleep(0)
-        assert slots.waiting == 2
-        first.kill(block=False)  # strikes when this greenlet waits, before the wake-up
-        slots.release()
-        assert slots.waiting == 1  # granted
-        assert second.get(timeout=LIMIT) is True
-        assert slots.free == 0 and isinstance(first.value, gevent.GreenletExit)
 
     def test_a_wait_for_a_retry_can_be_cancelled(
         server: HttpTestServer, recorder: MemoryRecorder

@@ -10,7 +10,6 @@ import pytest
 import requests
 
 from sepelib.http import InstrumentedSession
-from sepelib.http._slots import Slots
 from sepelib.http.session import NoFreeSlot
 from sepelib.http.testing import HttpTestServer, Reply, faults
 from sepelib.util.testing import MemoryRecorder
@@ -200,75 +199,6 @@ def test_a_stream_may_be_read_in_another_thread(server: HttpTestServer) -> None:
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(lambda: response.content).result(LIMIT)
         assert session.get("/").ok
-
-
-# The slots alone.
-
-
-def test_slots_are_given_in_the_order_of_waiting() -> None:
-    slots = Slots(1)
-    assert slots.try_acquire()
-    order: list[int] = []
-    threads = []
-
-    def wait(number: int) -> None:
-        assert slots.acquire(LIMIT)
-        order.append(number)
-        slots.release()
-
-    for number in range(5):
-        threads.append(threading.Thread(target=wait, args=(number,)))
-        threads[-1].start()
-        until(lambda number=number: slots.waiting == number + 1)
-    slots.release()
-    for thread in threads:
-        thread.join(LIMIT)
-    assert order == [0, 1, 2, 3, 4]
-    assert slots.free == 1
-
-
-def test_one_who_has_given_up_takes_no_slot() -> None:
-    slots = Slots(1)
-    assert slots.try_acquire()
-    assert not slots.acquire(0.01)
-    assert not slots.acquire(0.0)
-    slots.release()
-    assert slots.free == 1 and slots.try_acquire() and not slots.try_acquire()
-
-
-def test_a_release_inside_of_an_acquire_is_seen() -> None:
-    """As by a finalizer, which the garbage collector may run between any two steps."""
-
-    class Late(Slots):
-        def _match(self) -> None:
-            if not self.free:
-                self._free.append(None)
-            super()._match()
-
-    slots = Late(1)
-    assert slots.try_acquire()
-    assert slots.acquire(LIMIT)
-
-
-def test_no_slot_is_lost_or_made_among_threads_that_give_up() -> None:
-    slots, held, wrong = Slots(3), [], []
-
-    def work(patience: float) -> None:
-        for _ in range(300):
-            if slots.acquire(patience):
-                held.append(1)
-                if len(held) > 3:
-                    wrong.append(len(held))
-                time.sleep(0)
-                held.pop()
-                slots.release()
-
-    threads = [threading.Thread(target=work, args=(n * 0.0002,)) for n in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert wrong == [] and slots.free == 3
 
 
 def test_less_than_one_slot_is_refused() -> None:

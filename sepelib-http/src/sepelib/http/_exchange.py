@@ -18,9 +18,10 @@ from ._shown import shown_url
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
 
+    from sepelib.util.slots import Slots
+
     from ._call import Call
     from ._metrics import SessionMetrics
-    from ._slots import Slots
 
 __all__ = ["Backend", "Exchange", "exchanged"]
 

@@ -41,6 +41,7 @@ from sepelib.core import constants
 from sepelib.util import request_id
 from sepelib.util.instrument import AMBIENT, Recorder
 from sepelib.util.retry import RetryPolicy
+from sepelib.util.slots import Slots
 from sepelib.util.url import Value
 
 from ._adapter import LimitedAdapter
@@ -51,7 +52,6 @@ from ._prepared import PreparedRequests, SessionHeaders
 from ._raised import DeadlineExceeded, NoFreeSlot, ResponseTooLarge
 from ._retries import default_policy, transport_policy
 from ._shown import shown_url
-from ._slots import Slots
 from ._urls import expanded, joined, label_of
 
 __all__ = ["DeadlineExceeded", "InstrumentedSession", "NoFreeSlot", "ResponseTooLarge"]

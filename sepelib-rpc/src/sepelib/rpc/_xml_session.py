@@ -13,24 +13,20 @@ gevent each step of a TLS handshake, has the timeout of connecting for itself.
 from __future__ import annotations
 
 import http.client
-import io
-import ssl
 from typing import TYPE_CHECKING, Any
 
 import requests
 import urllib3.connection
 import urllib3.connectionpool
 from requests.adapters import HTTPAdapter
-from urllib3.util.wait import wait_for_socket
 
-from sepelib.util.deadline import clip
+from sepelib.util.wire import ClippedFile, send_clipped
 
 if TYPE_CHECKING:
     import socket
 
 __all__ = ["private_session"]
 
-_PIECE = 256 << 10  # bytes
 _MAX_IDLE = 100  # connections of one session kept open for the next calls
 
 
@@ -62,69 +58,18 @@ class _Session(requests.Session):
         return response
 
 
-class _Reader(io.RawIOBase):
-    """The bytes of one reply."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._timeout = sock.gettimeout()
-        # Of the socket's own kind: it keeps the socket open when the connection lets go of it.
-        self._raw = sock.makefile("rb", buffering=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        # The waits are ours: for one read of TLS gevent waits several times, until a record is
-        # complete, and gives the whole timeout to each.
-        self._sock.settimeout(0.0)
-        while True:
-            wanted = {"read": True}
-            try:
-                count = self._raw.readinto(buffer)
-                if count is not None:
-                    return count
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLWantWriteError:
-                wanted = {"write": True}
-            if not wait_for_socket(self._sock, timeout=clip(self._timeout), **wanted):
-                raise TimeoutError("no bytes came in time")
-
-    def close(self) -> None:
-        try:
-            super().close()
-        finally:
-            self._raw.close()
-
-
-class _Files:
-    """A socket as far as `http.client.HTTPResponse` uses it."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self._sock))
-
-
-class _Response(http.client.HTTPResponse):
+class _Reply(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(_Files(sock), *args, **kwargs)  # type: ignore[arg-type]
+        super().__init__(ClippedFile(sock), *args, **kwargs)  # type: ignore[arg-type]
 
 
 class _HttpConnection(urllib3.connection.HTTPConnection):
-    response_class = _Response
+    response_class = _Reply
 
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
-        # sendall() has one timeout for all it is given, and a large call on a slow line is alive.
-        rest = memoryview(data)
-        while rest:
-            self.sock.settimeout(clip(self.timeout))
-            super().send(rest[:_PIECE])
-            rest = rest[_PIECE:]
+        send_clipped(self.sock, data, self.timeout, super().send)
 
 
 class _HttpsConnection(_HttpConnection, urllib3.connection.HTTPSConnection):

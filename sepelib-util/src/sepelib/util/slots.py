@@ -1,4 +1,17 @@
-"""A bound on how many at once, which no cancelled waiter can break."""
+"""A bound on how many at once, which no cancelled waiter can break.
+
+    slots = Slots(10)
+    if not slots.acquire(deadline.clip(5.0)):
+        raise ...
+    try:
+        ...
+    finally:
+        slots.release()
+
+A `threading.Semaphore` has a lock inside: a finalizer that releases in the middle of an `acquire()`
+of its own thread waits for itself, and a greenlet that `gevent.Timeout` strikes as it is woken
+keeps what nobody gives back. Not closeable and not aware of forks.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +28,8 @@ _LOOK_AGAIN = 1.0
 class Slots:
     """*size* slots, given to those who wait in the order in which they came.
 
+    Sharing: threads and greenlets, of one hub or of several. Whoever finds a slot with
+    `try_acquire()` does not wait for those in the line. ValueError for a *size* below 1.
     No lock is held anywhere: each step is one operation of a deque, and whoever adds to `_free` or
     to `_waiting` looks at both afterwards. So `release()` may be called by a finalizer that the
     garbage collector runs in the middle of an `acquire()`, and by any thread, greenlet or signal
@@ -30,6 +45,7 @@ class Slots:
 
     @property
     def free(self) -> int:
+        """How many may be taken now."""
         return len(self._free)
 
     @property
@@ -46,7 +62,10 @@ class Slots:
         return True
 
     def acquire(self, timeout: float | None) -> bool:
-        """Take a slot, or say that there was none for *timeout* seconds (None: wait on)."""
+        """Take a slot, or say that there was none for *timeout* seconds (None: wait on).
+
+        A BaseException that strikes while it waits leaves no slot taken.
+        """
         waiter = _Waiter()
         self._waiting.append(waiter)
         try:
@@ -59,6 +78,7 @@ class Slots:
         return granted or not waiter.give_up()
 
     def release(self) -> None:
+        """Give one back, by whoever it was taken. Once for each: more would make slots."""
         self._free.append(None)
         self._match()
 
