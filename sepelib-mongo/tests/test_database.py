@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from sepelib.mongo._engine import find_engine
 from sepelib.mongo._engine_uri import naming, without_database, without_password
 from sepelib.mongo.errors import AliasTaken
 from sepelib.util.deadline import deadline
+from sepelib.util.processes import Proc
 
 PATCHED = monkey.is_module_patched("socket")
 
@@ -261,21 +263,30 @@ def test_an_alias_that_is_registered_and_not_yet_connected_is_taken_too(
         mongoengine.disconnect("later")
 
 
-def test_of_many_who_want_one_alias_at_once_one_gets_it(server: MockDatabase) -> None:
+@pytest.mark.parametrize("turn", range(4))
+def test_of_many_who_want_one_alias_at_once_one_gets_it(server: MockDatabase, turn: int) -> None:
     got: list[MockDatabase] = []
     refused: list[AliasTaken] = []
 
+    at_once = threading.Barrier(20)
+
     def want() -> None:
+        at_once.wait(30)
         try:
             got.append(mock_database(uri=server.uri, alias="wanted"))
         except AliasTaken as error:
             refused.append(error)
 
     threads = [threading.Thread(target=want) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(interval)
     assert (len(got), len(refused)) == (1, 19)
     assert mongoengine.get_connection("wanted") is got[0].client
     got[0].close()
@@ -472,6 +483,19 @@ def test_close_does_not_wait_for_a_server_that_is_gone_or_stands_still(fault: st
     db.close()
     assert time.monotonic() - started < 15
     assert "faulty" not in _connection_settings
+
+
+def test_a_server_whose_supervisor_was_killed_is_gone_and_close_does_not_mind() -> None:
+    db = mock_database(engine=find_engine().name, alias="faulty")
+    assert db.server is not None and db.pid is not None and db.log_path is not None
+    folder, process = db.log_path.parent, Proc().read(db.pid)
+    assert process is not None
+    os.kill(process.ppid, signal.SIGKILL)
+    wait_until(lambda: not db.server.running)  # type: ignore[union-attr]
+    with pytest.raises(MongoUnavailable, match="supervisor"):
+        db.server.start()
+    db.close()
+    assert "faulty" not in _connection_settings and not folder.exists()
 
 
 def test_a_body_that_fails_closes_too(server: MockDatabase) -> None:

@@ -354,29 +354,16 @@ def test_each_embedded_server_starts_answers_and_ends(name: str, temporary: Path
     assert list(temporary.iterdir()) == []
 
 
-def test_a_stranger_that_answers_on_a_port_is_not_our_server() -> None:
+def test_a_stranger_that_answers_on_a_port_is_not_our_server(server: MongoServer) -> None:
     # The program ends at once; somebody who would answer is there all the time.
-    with MongoServerPair() as stranger:
-        code = f"import sys; print('ready {stranger.port}'); sys.exit(3)"
-        server = MongoServer(engine_of(code))
-        try:
-            with pytest.raises(MongoUnavailable) as caught:
-                server.start()
-        finally:
-            server.close()
+    code = f"import sys; print('ready {server.port}'); sys.exit(3)"
+    ours = MongoServer(engine_of(code))
+    try:
+        with pytest.raises(MongoUnavailable) as caught:
+            ours.start()
+    finally:
+        ours.close()
     assert caught.value.returncode == 3
-
-
-class MongoServerPair(MongoServer):
-    def __init__(self) -> None:
-        super().__init__(find_engine())
-
-    def __enter__(self) -> "MongoServerPair":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def test_a_server_that_dies_is_reported_with_its_exit_status_and_log() -> None:
@@ -390,7 +377,8 @@ def test_a_server_that_dies_is_reported_with_its_exit_status_and_log() -> None:
     assert caught.value.log == "no such option"
 
 
-def test_a_server_that_says_ready_and_does_not_answer_is_not_ready() -> None:
+@pytest.mark.parametrize("replica_set", [False, True])
+def test_a_server_that_says_ready_and_does_not_answer_is_not_ready(replica_set: bool) -> None:
     code = """if 1:
         import socket, time
         listener = socket.create_server(("127.0.0.1", 0))
@@ -398,7 +386,7 @@ def test_a_server_that_says_ready_and_does_not_answer_is_not_ready() -> None:
         while True:
             listener.accept()[0].close()
     """
-    server = MongoServer(engine_of(code), start_timeout=0.5)
+    server = MongoServer(engine_of(code), replica_set=replica_set, start_timeout=0.5)
     try:
         with pytest.raises(MongoUnavailable, match=r"not ready within 0\.5 s"):
             server.start()

@@ -7,6 +7,7 @@ Gone with the process that made it, even after kill -9 (`sepelib.util.testing.Se
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ import time
 from pathlib import Path
 
 from sepelib.util.processes import Proc
-from sepelib.util.testing import ServerNotReady, ServerProcess
+from sepelib.util.testing import ServerNotReady, ServerProcess, SupervisorLost
 
 from ._engine import Engine, Launch
 from ._engine_wire import command
@@ -71,7 +72,10 @@ class MongoServer:
     @property
     def running(self) -> bool:
         """Whether the process lives, paused or not."""
-        return self._process.running
+        try:
+            return self._process.running
+        except SupervisorLost:
+            return False  # the kernel has killed it too
 
     @property
     def log_path(self) -> Path:
@@ -86,6 +90,8 @@ class MongoServer:
             self._process.start(timeout)
         except ServerNotReady as error:
             raise MongoUnavailable(str(error), self._process.returncode, error.log) from error
+        except SupervisorLost as error:
+            raise MongoUnavailable(str(error)) from error
         except OSError as error:
             program = self.engine.program[0]
             reason = f"{self.engine.name}: cannot run {program}: {error.strerror or error}"
@@ -143,8 +149,12 @@ class MongoServer:
         return pid
 
     def close(self) -> None:
-        """End it and remove its files. Idempotent; in a fork of the owner it does nothing."""
-        self._process.close()
+        """End it at once and remove its files. Idempotent; a fork of the owner must not."""
+        try:
+            with contextlib.suppress(SupervisorLost):
+                self._process.kill()  # the data are of no use: there is nothing to wait for
+        finally:
+            self._process.close()
         if self.kept is not None and not self._port:  # it never ran
             shutil.rmtree(self.kept, ignore_errors=True)
 

@@ -133,10 +133,7 @@ class _Place:
     def close(self) -> None:
         self.over = True
         if self.server is not None:
-            try:
-                self.server.kill()  # the data are of no use: there is nothing to wait for
-            finally:
-                self.server.close()
+            self.server.close()
 
 
 class MockDatabase:
@@ -298,8 +295,9 @@ class MockDatabase:
                 stack.callback(self._place.close)
                 if self._place.keep and self.server is not None:
                     stack.callback(self._leave_server, self.server)
-            stack.callback(self._disconnect)
-            if self._place.lives:
+            lives = self._place.lives
+            stack.callback(self._disconnect, 1.0 if lives else 0.1)
+            if lives:
                 stack.callback(self._leave_data)
 
     def _leave_data(self) -> None:
@@ -313,9 +311,9 @@ class MockDatabase:
         self._left = server.leave()
         logging.getLogger(__name__).warning("kept: %s", self.kept())
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, seconds: float = 1.0) -> None:
         # The client says goodbye to the server, which may not listen any more.
-        with pymongo.timeout(1.0):
+        with pymongo.timeout(seconds):
             mongoengine.disconnect(self._alias)
         forget_collections(self._alias)
 
