@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from bson.binary import UuidRepresentation
 from mongoengine import DateTimeField, Document, StringField, UUIDField
 from pymongo import MongoClient
 
-from sepelib.mongo import MongoMisused, MongoUnavailable, connect, mongo_check
+from sepelib.mongo import MongoMisused, MongoUnavailable, connect, connection, mongo_check
 from sepelib.mongo.errors import AliasTaken
 from sepelib.util.deadline import DeadlineExceeded, deadline
 from sepelib.util.testing import FlakyProxy
@@ -44,6 +45,7 @@ def connected(mongo_db: Any, closing: list[threading.Thread]) -> Iterator[Connec
     if ALIAS in mongoengine.connection._connections:
         closing.append(threading.Thread(target=mongoengine.connection.get_connection(ALIAS).close))
         closing[-1].start()
+        wait_until(lambda: ALIAS not in mongoengine.connection._connection_settings)
 
 
 def at_once(count: int, call: Callable[[], Any]) -> list[Any]:
@@ -124,6 +126,21 @@ def test_no_server_is_an_error_that_names_it_and_keeps_the_password(nobody: str)
     assert "\n" not in str(caught.value) and "Topology" not in str(caught.value)
 
 
+def test_a_user_whom_the_server_refuses_is_an_error_of_one_short_line(mongo_db: Any) -> None:
+    host, port = mongo_db.client.address
+    user, password = "b" * 7, "p" * 7
+    with pytest.raises(MongoUnavailable, match=f"{host}:{port}: .*(?i:authentication)") as caught:
+        connect(
+            f"mongodb://{user}:{password}@{host}:{port}/?directConnection=true",
+            alias=ALIAS,
+            name="x",
+        )
+
+    text = str(caught.value)
+    assert user not in text and password not in text
+    assert "full error" not in text and len(text) < 100
+
+
 def test_nothing_is_left_of_a_connection_that_failed(nobody: str) -> None:
     before = threading.active_count()
 
@@ -171,6 +188,7 @@ def test_fifty_who_connect_at_once_share_one_client(connected: Connect) -> None:
 
     assert len(clients) == 50
     assert {id(client) for client in clients} == {id(connected())}
+    assert not connection._turns  # no lock is left for each alias there ever was
 
 
 def test_other_settings_are_an_error_that_names_the_alias(connected: Connect) -> None:
@@ -187,6 +205,30 @@ def test_a_connection_made_by_mongoengine_is_not_taken_over(mongo_db: Any) -> No
         connect(mongo_db.uri, name=mongo_db.name)
 
     assert mongoengine.connection.get_connection() is mongo_db.client
+
+
+def test_an_alias_that_mongoengine_connects_meanwhile_is_not_taken_over(
+    connected: Connect, mongo_db: Any
+) -> None:
+    with FlakyProxy(*mongo_db.client.address) as proxy:
+        proxy.hold_replies()
+        uri = by_way_of(mongo_db.uri, "{}:{}".format(*proxy.address))
+        outcomes: list[Any] = []
+        asking = threading.Thread(
+            target=lambda: outcomes.extend(at_once(1, lambda: connected(uri=uri)))
+        )
+        asking.start()
+        wait_until(lambda: proxy.received.requests > 0)
+        options = {"host": mongo_db.uri, "uuidRepresentation": "standard", "appname": "meanwhile"}
+        theirs = mongoengine.connect(mongo_db.name, alias=ALIAS, **options)
+        proxy.heal()
+        asking.join(10)
+
+    assert [type(outcome) for outcome in outcomes] == [AliasTaken]
+    assert mongoengine.connection.get_connection(ALIAS) is theirs
+    assert mongoengine.connection._connection_settings[ALIAS]["host"] == [mongo_db.uri]
+    assert theirs.admin.command("ping")["ok"] == 1
+    mongoengine.disconnect(ALIAS)
 
 
 def test_two_aliases_have_clients_of_their_own(connected: Connect) -> None:
@@ -377,6 +419,13 @@ def by_way_of(uri: str, address: str) -> str:
     options = [each for each in rest.partition("?")[2].split("&") if each]
     query = "&".join({*options, "directConnection=true"})
     return f"{scheme}://{user}{'@' if user else ''}{address}/?{query}"
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it did not come true"
+        time.sleep(0.005)
 
 
 def with_options(uri: str, options: str) -> str:

@@ -186,6 +186,34 @@ def test_who_is_killed_while_it_connects_leaves_nothing(mongo_db: Any) -> None:
     assert run(PATCH + CONNECT + ABANDONED, mongo_db) == ("ok\n", "")
 
 
+KILLED_IN_CLOSE = """
+import gevent
+from sepelib.util.testing import FlakyProxy
+from pymongo.uri_parser import parse_uri
+
+client.close()
+(address,) = parse_uri(uri)["nodelist"]
+with FlakyProxy(*address) as proxy:
+    by_way = uri.replace("%s:%s" % address, "%s:%s" % proxy.address)
+    client = connect(by_way, name=name)
+    client[name]["things"].insert_one({})
+    proxy.hold()
+    closing = gevent.spawn(client.close)
+    gevent.sleep(0.2)
+    closing.kill()
+    assert isinstance(closing.value, gevent.GreenletExit), closing.value
+    assert not mongoengine.connection._connection_settings
+with gevent.Timeout(10, AssertionError("something runs on")):
+    while any(thread.name.startswith("pymongo") for thread in threading.enumerate()):
+        gevent.sleep(0.01)
+print("ok")
+"""
+
+
+def test_who_is_killed_while_it_closes_leaves_nothing(mongo_db: Any) -> None:
+    assert run(PATCH + CONNECT + KILLED_IN_CLOSE, mongo_db) == ("ok\n", "")
+
+
 LOOP = """
 import gevent
 ticks = 0

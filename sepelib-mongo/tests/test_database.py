@@ -30,6 +30,7 @@ from sepelib.mongo._engine_uri import naming, without_database, without_password
 from sepelib.mongo.errors import AliasTaken
 from sepelib.util.deadline import deadline
 from sepelib.util.processes import Proc
+from sepelib.util.testing import FlakyProxy
 
 PATCHED = monkey.is_module_patched("socket")
 
@@ -496,6 +497,16 @@ def test_a_server_whose_supervisor_was_killed_is_gone_and_close_does_not_mind() 
         db.server.start()
     db.close()
     assert "faulty" not in _connection_settings and not folder.exists()
+
+
+def test_a_connection_that_breaks_at_the_end_leaves_no_database(server: MockDatabase) -> None:
+    with FlakyProxy(*server.client.address) as proxy:
+        uri = "mongodb://{}:{}/?directConnection=true".format(*proxy.address)
+        db = mock_database(uri=uri, alias="broken")
+        db.db.things.insert_one({})
+        with proxy.lose_answer(lambda data: b"dropDatabase" in data):
+            db.close()
+    assert db.name not in databases(server)
 
 
 def test_a_body_that_fails_closes_too(server: MockDatabase) -> None:

@@ -224,6 +224,17 @@ def test_the_rust_server_comes_before_the_python_one(monkeypatch: pytest.MonkeyP
     assert (engine.name, engine.program) == ("secantus-rs", (RS,))
 
 
+def test_a_program_on_a_relative_path_is_found_from_the_server_s_folder_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert RS is not None
+    (tmp_path / "secantusd-rs").symlink_to(RS)
+    monkeypatch.setattr(sysconfig, "get_path", lambda *_: "/nowhere")
+    monkeypatch.chdir(tmp_path.parent)
+    monkeypatch.setenv("PATH", tmp_path.name)
+    assert find_engine("secantus-rs").program == (str(tmp_path / "secantusd-rs"),)
+
+
 def test_the_python_server_is_run_as_a_program_and_not_imported() -> None:
     engine = find_engine("secantus-py")
     assert engine.program[0] == sys.executable
@@ -364,6 +375,17 @@ def test_a_stranger_that_answers_on_a_port_is_not_our_server(server: MongoServer
     finally:
         ours.close()
     assert caught.value.returncode == 3
+
+
+def test_a_port_is_not_believed_before_its_line_is_whole(server: MongoServer) -> None:
+    # More digits could follow; somebody who would answer is there all the time.
+    code = f"import time; print('ready {server.port}', end='', flush=True); time.sleep(99)"
+    ours = MongoServer(engine_of(code), start_timeout=0.5)
+    try:
+        with pytest.raises(MongoUnavailable, match="not ready within"):
+            ours.start()
+    finally:
+        ours.close()
 
 
 def test_a_server_that_dies_is_reported_with_its_exit_status_and_log() -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pymongo
 import pymongo.monitoring
 import pytest
-from bson import ObjectId
 from bson.codec_options import CodecOptions
 from mongoengine import (
     DateTimeField,
@@ -26,11 +25,10 @@ from mongoengine import (
     StringField,
     queryset_manager,
 )
-from mongoengine.base import TopLevelDocumentMetaclass
-from mongoengine.errors import InvalidQueryError, NotUniqueError
+from mongoengine.errors import InvalidQueryError
 from mongoengine.queryset import QuerySet
 
-from sepelib.mongo import find_and_modify, mock_database
+from sepelib.mongo import find_and_modify
 
 pytestmark = pytest.mark.usefixtures("mongo_db")
 
@@ -56,12 +54,6 @@ class Errand(Document):
     @queryset_manager
     def fresh(model: Any, queryset: QuerySet) -> QuerySet:
         return queryset.filter(state="new")
-
-
-class PageCount(Document):
-    name = StringField(unique=True, db_field="key")
-    hits = IntField(default=7, db_field="n")
-    since = IntField()
 
 
 class Beast(Document):
@@ -154,42 +146,6 @@ def test_a_removed_document_comes_back_and_is_gone(jobs: list[Errand]) -> None:
 
     assert job.pk == jobs[1].pk and job.number == 2
     assert {left.number for left in Errand.objects} == {1, 3}
-
-
-def test_an_upsert_that_inserts_answers_none_or_with_new_the_document() -> None:
-    assert find_and_modify(PageCount, {"name": "a"}, {"inc__hits": 1}, upsert=True) is None
-    made = find_and_modify(PageCount, {"name": "b"}, {"inc__hits": 1}, upsert=True, new=True)
-
-    assert (made.name, made.hits) == ("b", 1)
-    assert sorted((c.name, c.hits) for c in PageCount.objects) == [("a", 1), ("b", 1)]
-
-
-def test_an_upsert_that_finds_one_changes_it() -> None:
-    PageCount(name="a", hits=1).save()
-
-    before = find_and_modify(PageCount, {"name": "a"}, {"inc__hits": 1}, upsert=True)
-    after = find_and_modify(PageCount, {"name": "a"}, {"inc__hits": 1}, upsert=True, new=True)
-
-    assert (before.hits, after.hits, PageCount.objects.count()) == (1, 3, 1)
-
-
-def test_an_upsert_may_ask_for_the_key_of_the_new_document(mongo_db: Any) -> None:
-    key = ObjectId()
-
-    made = find_and_modify(PageCount, {"pk": key}, {"name": "a"}, upsert=True, new=True)
-
-    assert made.pk == key and PageCount.objects.get().pk == key
-
-
-def test_an_upsert_adds_no_defaults_and_set_on_insert_does(mongo_db: Any) -> None:
-    update = {"set_on_insert__since": 2020, "name": "a"}
-
-    find_and_modify(PageCount, {"name": "a"}, update, upsert=True)
-    find_and_modify(PageCount, {"name": "a"}, {**update, "set_on_insert__since": 1}, upsert=True)
-
-    (stored,) = mongo_db.db["page_count"].find({}, {"_id": 0})
-    assert stored == {"key": "a", "since": 2020}
-    assert PageCount.objects.get().hits == 7  # the default, by loading
 
 
 def test_the_document_is_clean_and_save_updates_it(mongo_db: Any, jobs: list[Errand]) -> None:
@@ -369,49 +325,6 @@ def test_a_query_on_a_subclass_touches_only_its_own() -> None:
     assert Beast.objects.get().name == "a" and Beast.objects.get().legs is None
 
 
-@pytest.mark.parametrize("model", [Beast, Hound, Whelp])
-@pytest.mark.parametrize(
-    "update",
-    [
-        {"legs": 4},
-        {"$inc": {"l": 4}},
-        {"$setOnInsert": {"l": 4}},
-        [{"$set": {"l": 4}}],
-    ],
-)
-def test_an_upsert_stores_the_class(model: TopLevelDocumentMetaclass, update: Any) -> None:
-    made = find_and_modify(model, {"name": "x"}, update, upsert=True, new=True)
-
-    assert type(made) is model and made.legs == 4
-    assert type(Beast.objects.get(name="x")) is model
-    find_and_modify(model.objects.clear_cls_query(), {"name": "y"}, update, upsert=True)
-    assert type(Beast.objects.get(name="y")) is model
-
-
-@pytest.mark.parametrize("update", [{"legs": 4}, [{"$set": {"l": 4}}]])
-def test_an_upsert_that_finds_a_subclass_document_leaves_its_class(update: Any) -> None:
-    Whelp(name="p").save()
-
-    found = find_and_modify(Beast, {"name": "p"}, update, upsert=True, new=True)
-
-    assert type(found) is Whelp and found.legs == 4 and Beast.objects.count() == 1
-
-
-@pytest.mark.parametrize("update", [{}, [], {"__raw__": {}}, {"__raw__": []}])
-def test_an_empty_upsert_is_not_filled_up_with_the_class(update: Any) -> None:
-    with pytest.raises(ValueError, match="nothing to do"):
-        find_and_modify(Beast, {"name": "x"}, update, upsert=True)
-
-    assert Beast.objects.count() == 0
-
-
-def test_an_upsert_stores_the_class_that_the_caller_names() -> None:
-    find_and_modify(Beast, {"name": "q", "_cls": "Beast.Hound"}, {"legs": 4}, upsert=True)
-    find_and_modify(Beast, {"name": "u"}, {"set___cls": "Beast.Hound"}, upsert=True)
-
-    assert [type(animal) for animal in Beast.objects] == [Hound, Hound]
-
-
 def test_a_dynamic_document_takes_any_name() -> None:
     update = {"inc__row": 1, "label": "x"}
     made = find_and_modify(LooseSheet, {"page": 1}, update, sort="-row", upsert=True, new=True)
@@ -431,68 +344,3 @@ def test_nothing_given_is_changed_by_the_call() -> None:
     assert query == {"__raw__": {"name": "a", "l": {"$lt": 9}}}
     assert update == {"$setOnInsert": {"l": 4}} and stages == [{"$set": {"l": 5}}]
     assert [animal.legs for animal in queryset] == [5]
-
-
-# Upserts that meet another
-
-
-def test_an_upsert_conflicting_with_a_different_document_is_reported_in_the_end(
-    mongo_db: Any,
-) -> None:
-    PageCount(name="taken", hits=1).save()
-    with (
-        watched(mongo_db, PageCount) as (queryset, commands),
-        pytest.raises(NotUniqueError),
-    ):
-        find_and_modify(queryset, {"hits": 99}, {"name": "taken"}, upsert=True)
-
-    assert sum(command["upsert"] for command in commands.sent) == 1 + 3
-    assert PageCount.objects.get().hits == 1
-
-
-def test_an_upsert_that_lost_the_race_changes_the_winner_s_document(mongo_db: Any) -> None:
-    with watched(mongo_db, PageCount) as (queryset, commands):
-
-        def win(command: dict[str, Any]) -> None:
-            if command["upsert"] and not PageCount.objects.count():
-                PageCount(name="a", hits=10).save()
-
-        commands.before = win
-        before = find_and_modify(queryset, {"name": "a"}, {"inc__hits": 1}, upsert=True)
-
-    assert before is not None and before.hits == 10
-    assert PageCount.objects.get().hits == 11
-
-
-def test_an_upsert_is_tried_again_up_to_three_times(mongo_db: Any) -> None:
-    PageCount(name="a", hits=1).save()
-    with watched(mongo_db, PageCount) as (queryset, commands):
-
-        def let_it_match(command: dict[str, Any]) -> None:
-            if sum(command["upsert"] for command in commands.sent) == 3:
-                PageCount.objects(name="a").update(set__hits=0)
-
-        commands.before = let_it_match
-        query = {"name": "a", "hits": 0}
-        found = find_and_modify(queryset, query, {"inc__hits": 5}, upsert=True, new=True)
-
-    assert found.hits == 5 and PageCount.objects.count() == 1
-
-
-@pytest.mark.parametrize("replica_set", [True, False])
-def test_an_upsert_is_one_command_but_for_the_embedded_server(replica_set: bool) -> None:
-    with mock_database(replica_set=replica_set, alias="other") as other:
-        set_name = other.client.admin.command("hello").get("setName")
-        commands = Commands()
-        with pymongo.MongoClient[Any](other.uri, event_listeners=[commands]) as client:
-            queryset = QuerySet(PageCount, client[other.name]["page_count"])
-            queryset._collection.create_index("key", unique=True)
-            for _ in range(2):
-                find_and_modify(queryset, {"name": "a"}, {"inc__hits": 1}, upsert=True)
-            with pytest.raises(NotUniqueError):
-                find_and_modify(queryset, {"hits": 99}, {"name": "a"}, upsert=True)
-
-    insert, update, refused = [True], [True], [True]
-    if set_name == "secantus":
-        insert, update, refused = [False, True], [False], [False, True]
-    assert [c["upsert"] for c in commands.sent] == insert + update + refused * 4

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
 from collections import Counter as Tally
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,7 +22,6 @@ from sepelib.mongo import find_and_modify
 pytestmark = pytest.mark.usefixtures("mongo_db")
 
 WORKERS = 50
-PROCESSES = 8
 
 
 class RacedTask(Document):
@@ -55,9 +56,11 @@ def at_once(work: Callable[[int], Any], workers: int = WORKERS) -> list[Any]:
     return results
 
 
-# Each line on stdin is a round; the answer is one JSON line.
-CHILD = """
-import json, sys
+# One process imports, its forks work, each with a client of its own: eight imports of mongoengine
+# at once take longer than all the rest. Each line on stdin is a round; of each child the answer
+# is one JSON line.
+CHILDREN = """
+import json, os, sys
 from concurrent.futures import ThreadPoolExecutor
 import pymongo
 from mongoengine import Document, IntField, StringField
@@ -72,59 +75,89 @@ class RacedHits(Document):
     name = StringField(unique=True)
     count = IntField()
 
-uri, name, me = sys.argv[1], sys.argv[2], int(sys.argv[3])
-database = pymongo.MongoClient(uri)[name]
-tasks = QuerySet(RacedTask, database["raced_task"])
-hits = QuerySet(RacedHits, database["raced_hits"])
+def work(rounds):
+    database = pymongo.MongoClient(uri)[name]
+    tasks = QuerySet(RacedTask, database["raced_task"])
+    hits = QuerySet(RacedHits, database["raced_hits"])
 
-def claim(_):
-    numbers = []
-    while task := find_and_modify(tasks, {"owner": None}, {"owner": me}, sort="number"):
-        numbers.append(task.number)
-    return numbers
+    def claim(_):
+        numbers = []
+        while task := find_and_modify(tasks, {"owner": None}, {"owner": me}, sort="number"):
+            numbers.append(task.number)
+        return numbers
 
-def hit(page):
-    update = {"inc__count": 1}
-    return find_and_modify(hits, {"name": page}, update, upsert=True, new=True).count
+    def hit(page):
+        update = {"inc__count": 1}
+        return find_and_modify(hits, {"name": page}, update, upsert=True, new=True).count
 
-print("ready", flush=True)
-with ThreadPoolExecutor(4) as pool:
-    for line in sys.stdin:
-        work, *pages = line.split()
-        if work == "claim":
-            answer = sum(pool.map(claim, range(4)), [])
-        else:
-            answer = list(pool.map(hit, pages))
-        print(json.dumps(answer), flush=True)
+    with ThreadPoolExecutor(4) as pool:
+        for line in rounds:
+            kind, *pages = line.split()
+            if kind == "claim":
+                answer = sum(pool.map(claim, range(4)), [])
+            else:
+                answer = list(pool.map(hit, pages))
+            say({me: answer})
+
+def say(answer):
+    os.write(1, json.dumps(answer).encode() + b"\\n")
+
+uri, name, processes = sys.argv[1], sys.argv[2], int(sys.argv[3])
+children = []
+for me in range(processes):
+    reading, writing = os.pipe()
+    if not (pid := os.fork()):
+        os.close(writing)
+        for _, other in children:
+            other.close()
+        try:
+            work(open(reading))
+        except BaseException as error:
+            say(repr(error))
+        finally:
+            os._exit(0)
+    os.close(reading)
+    children.append((pid, open(writing, "w", buffering=1)))
+say([pid for pid, _ in children])
+for line in sys.stdin:
+    for _, child in children:
+        child.write(line)
+for pid, child in children:
+    child.close()
+    os.waitpid(pid, 0)
 """
 
 
+class Workers:
+    """Processes that do the same rounds."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdin is not None and process.stdout is not None
+        self._stdin, self._stdout = process.stdin, process.stdout
+        self.pids: list[int] = json.loads(self._stdout.readline())
+
+    def begin(self, line: str) -> None:
+        self._stdin.write(line + "\n")
+        self._stdin.flush()
+
+    def do(self, line: str) -> list[list[int]]:
+        """The answers to one round, given to all at once."""
+        self.begin(line)
+        answers: dict[str, list[int]] = {}
+        for _ in self.pids:
+            answers |= json.loads(self._stdout.readline())
+        return [answers[str(number)] for number in range(len(self.pids))]
+
+
 @contextlib.contextmanager
-def children(mongo_db: Any) -> Any:
-    """A function that gives one round to eight processes at once and collects their answers."""
+def processes(mongo_db: Any, count: int) -> Iterator[Workers]:
     for model in (RacedTask, RacedHits):
         model._get_collection()  # makes the indexes
-    with contextlib.ExitStack() as stack:
-        started = []
-        for number in range(PROCESSES):
-            command = [sys.executable, "-c", CHILD, mongo_db.uri, mongo_db.name, str(number)]
-            child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-            stack.enter_context(child)
-            stack.callback(child.kill)
-            started.append(child)
-        for child in started:
-            assert child.stdout is not None and child.stdout.readline() == "ready\n"
-
-        def give(line: str) -> list[list[int]]:
-            for child in started:
-                assert child.stdin is not None
-                child.stdin.write(line + "\n")
-                child.stdin.flush()
-            return [json.loads(child.stdout.readline()) for child in started if child.stdout]
-
-        yield give
+    command = [sys.executable, "-c", CHILDREN, mongo_db.uri, mongo_db.name, str(count)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        yield Workers(parent)
 
 
 def test_each_task_is_claimed_once_by_fifty() -> None:
@@ -212,9 +245,9 @@ def test_of_fifty_racing_upserts_one_is_told_that_it_inserted() -> None:
 def test_eight_processes_claim_each_once_and_lose_no_upsert(mongo_db: Any) -> None:
     RacedTask.objects.insert([RacedTask(number=number) for number in range(200)])
 
-    with children(mongo_db) as give:
-        claimed = give("claim")
-        hits = [give(f"hit {' '.join([f'page{number}'] * 4)}") for number in range(10)]
+    with processes(mongo_db, 8) as workers:
+        claimed = workers.do("claim")
+        hits = [workers.do(f"hit {' '.join([f'page{number}'] * 4)}") for number in range(10)]
 
     numbers = [number for each in claimed for number in each]
     assert sorted(numbers) == list(range(200))
@@ -228,20 +261,12 @@ def test_eight_processes_claim_each_once_and_lose_no_upsert(mongo_db: Any) -> No
 
 def test_a_killed_worker_leaves_nothing_locked_and_no_half_change(mongo_db: Any) -> None:
     RacedHits(name="a", count=0).save()
-    with subprocess.Popen(
-        [sys.executable, "-c", CHILD, mongo_db.uri, mongo_db.name, "0"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as child:
-        assert child.stdin is not None and child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-        child.stdin.write("hit " + "a " * 5000 + "\n")
-        child.stdin.flush()
-        queryset = QuerySet(RacedHits, mongo_db.db["raced_hits"])
+    queryset = QuerySet(RacedHits, mongo_db.db["raced_hits"])
+    with processes(mongo_db, 1) as workers:
+        workers.begin("hit " + "a " * 5000)
         while queryset.get().count < 20:
             pass
-        child.kill()
+        os.kill(workers.pids[0], signal.SIGKILL)
 
     count = queryset.get().count
     after = find_and_modify(queryset, {"name": "a"}, {"inc__count": 1}, new=True).count

@@ -30,10 +30,11 @@ from mongoengine import (
     EmbeddedDocumentListField,
     IntField,
     ListField,
+    MapField,
     Q,
     StringField,
 )
-from mongoengine.base import UPDATE_OPERATORS, BaseDocument, BaseField
+from mongoengine.base import UPDATE_OPERATORS, BaseField
 from mongoengine.errors import InvalidQueryError, LookUpError
 from mongoengine.queryset import QuerySet, transform
 from mongoengine.queryset.base import BaseQuerySet
@@ -42,6 +43,7 @@ from pymongo.errors import AutoReconnect, _OperationCancelled
 from pymongo.synchronous.pool import Pool
 
 import sepelib.mongo
+from sepelib.mongo._origin import origin
 
 SOURCES = sorted(Path(inspect.getfile(sepelib.mongo)).parent.rglob("*.py"))
 NOT_NAMES = {"_id", "_cls", "_sets"}  # keys of dicts
@@ -298,23 +300,52 @@ def test_what_is_embedded_knows_the_document_around_it() -> None:
 # Fields
 
 
-def test_who_gives_a_value_to_convert_is_seen_in_the_stack() -> None:
-    callers: list[Any] = []
+def test_who_gives_a_value_to_convert_is_seen_in_the_stack(mongo_db: Any) -> None:
+    asked: list[str] = []
 
     class Asking(BaseField):
         def to_python(self, value: Any) -> Any:
-            callers.append([frame.frame.f_code for frame in inspect.stack()[1:4]])
+            asked.append(origin())
             return value
+
+        def to_mongo(self, value: Any) -> Any:
+            asked.append(origin())
+            return value
+
+    class Kept(EmbeddedDocument):
+        one = Asking()
 
     class Asked(Document):
         one = Asking()
-        many = ListField(Asking())
+        many = ListField(ListField(Asking()))
+        named = MapField(Asking())
+        kept = EmbeddedDocumentField(Kept)
+        all_kept = ListField(EmbeddedDocumentField(Kept))
 
-    Asked(one=1, many=[1])
-    assert callers and all(BaseDocument.__init__.__code__ in codes for codes in callers)
-    callers.clear()
-    Asked._from_son({"one": 1, "many": [1]})
-    assert callers and all("_from_son" in {code.co_name for code in codes} for codes in callers)
+    def origins() -> set[str]:
+        found = set(asked)
+        asked.clear()
+        return found
+
+    raw = {"one": 1, "many": [[1]], "named": {"a": 1}, "kept": {"one": 1}, "all_kept": [{"one": 1}]}
+    document = Asked(**raw)
+    assert len(asked) == 5 and origins() == {"__init__"}
+    document.to_mongo()
+    assert origins() == {""}
+    state = document.__getstate__()
+    assert len(asked) == 5 and origins() == {"__getstate__"}
+    document.__setstate__(state)
+    assert len(asked) == 5 and origins() == {"_from_son"}
+    document.save()
+    origins()
+    Asked.objects.get()
+    assert len(asked) == 5 and origins() == {"_from_son"}
+    document.reload()
+    assert origins() == {"_from_son"}
+    Asked.objects(kept={"one": 1}, named={"a": 1}).count()
+    assert origins() == {"prepare_query_value"}
+    Asked.one.to_python(1)
+    assert origins() == {""}
 
 
 @proves("_set_owner_document")

@@ -16,16 +16,20 @@ from sepelib.mongo import MockDatabase
 from sepelib.util.processes import Proc
 
 PATCHED = monkey.is_module_patched("socket")
-PYTEST = [sys.executable, *(["-m", "gevent.monkey", "--module"] if PATCHED else ["-m"]), "pytest"]
+PLAIN = [sys.executable, "-m", "pytest"]  # xdist's workers are never patched
+PYTEST = [sys.executable, "-m", "gevent.monkey", "--module", "pytest"] if PATCHED else PLAIN
 OPTIONS = ["-p", "no:cacheprovider", "-W", "error", "--strict-markers", "-rA"]
+OPTIONS += ["-p", "no:hypothesispytest"]  # has nothing to do with it, and is long to import
 VARIABLES = ("PYTEST_ADDOPTS", "SEPELIB_MISSING", "SEPELIB_MONGO_URI", "SEPELIB_MONGOD")
 
 
-def start(tmp_path: Path, code: str, *options: str, **environ: str) -> "subprocess.Popen[str]":
+def start(
+    tmp_path: Path, code: str, *options: str, pytest: list[str] = PYTEST, **environ: str
+) -> "subprocess.Popen[str]":
     (tmp_path / "test_downstream.py").write_text("import pytest\n" + code)
     kept = {key: value for key, value in os.environ.items() if key not in VARIABLES}
     return subprocess.Popen(
-        [*PYTEST, *OPTIONS, "--rootdir", str(tmp_path), str(tmp_path), *options],
+        [*pytest, *OPTIONS, "--rootdir", str(tmp_path), str(tmp_path), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -34,8 +38,10 @@ def start(tmp_path: Path, code: str, *options: str, **environ: str) -> "subproce
     )
 
 
-def run(tmp_path: Path, code: str, *options: str, **environ: str) -> tuple[int, str]:
-    child = start(tmp_path, code, *options, **environ)
+def run(
+    tmp_path: Path, code: str, *options: str, pytest: list[str] = PYTEST, **environ: str
+) -> tuple[int, str]:
+    child = start(tmp_path, code, *options, pytest=pytest, **environ)
     try:
         output = child.communicate(timeout=120)[0]
     finally:
@@ -199,6 +205,20 @@ def test_what_the_server_lacks_is_skipped_with_the_reason(tmp_path: Path) -> Non
     assert "1 passed, 2 skipped, 1 error" in output, output
     assert "the MongoDB engine secantus-rs lacks where, profiler" in output
     assert "feature 'joins': not one of transactions" in output
+
+
+def test_a_mark_of_one_parameter_is_not_that_of_the_others(tmp_path: Path) -> None:
+    code = """
+@pytest.mark.parametrize("feature", [
+    pytest.param("where", marks=pytest.mark.mongo(requires=["where"])), "nothing", "no more",
+])
+def test_x(request, feature):
+    assert "mongo_server" not in request.fixturenames
+"""
+    broken = {"SEPELIB_MONGOD": "/no/such/mongod"}
+    status, output = run(tmp_path, code, **broken)
+    assert status == 1
+    assert "2 passed, 1 error" in output, output
 
 
 def test_strictly_what_the_server_lacks_is_a_failure(tmp_path: Path) -> None:
@@ -365,29 +385,72 @@ def test_x(mongo_db):
         child.communicate()
 
 
-def test_two_pytests_at_once_have_a_server_each(tmp_path: Path) -> None:
-    # As the workers of xdist do.
-    code = """
+WORKERS = """
 import os, time
 
-def test_x(mongo_db):
-    open(f"{mongo_db.pid}.server", "w").close()
+@pytest.mark.parametrize("turn", range(2))
+def test_x(mongo_db, turn):
+    parent = os.getppid()
+    with open(f"{turn}.told", "w") as file:
+        file.write(f"{mongo_db.pid} {mongo_db.log_path.parent} {os.environ['PYTEST_XDIST_WORKER']}")
+    os.rename(f"{turn}.told", f"{turn}.server")
     until = time.monotonic() + 60
     while len([name for name in os.listdir() if name.endswith(".server")]) < 2:
         assert time.monotonic() < until
         time.sleep(0.01)
     mongo_db.db.things.insert_one({})
     assert mongo_db.db.things.count_documents({}) == 1
+    while WAIT and os.getppid() == parent:
+        time.sleep(0.02)
 """
-    children = [start(tmp_path, code) for _ in range(2)]
+
+
+def servers_told(folder: Path) -> list[tuple[int, str, str]]:
+    """Pid, folder and xdist's name of the worker."""
+    told = [file.read_text().split() for file in folder.glob("*.server")]
+    return [(int(pid), files, worker) for pid, files, worker in told]
+
+
+def test_two_workers_of_xdist_have_a_server_each_and_leave_nothing(tmp_path: Path) -> None:
+    status, output = run(tmp_path, WORKERS.replace("WAIT", "False"), "-n", "2", pytest=PLAIN)
+    assert status == 0, output
+    assert "2 passed" in output
+    told = servers_told(tmp_path)
+    assert sorted(worker for *_, worker in told) == ["gw0", "gw1"]
+    assert len({pid for pid, *_ in told}) == len({files for _, files, _ in told}) == 2
+    for pid, files, _ in told:
+        assert not alive(pid) and not os.path.exists(files)
+
+
+def test_nothing_is_left_when_xdist_is_killed(tmp_path: Path) -> None:
+    child = start(tmp_path, WORKERS.replace("WAIT", "True"), "-n", "2", pytest=PLAIN)
     try:
-        for child in children:
-            output, _ = child.communicate(timeout=120)
-            assert child.returncode == 0, output
+        eventually(lambda: len(servers_told(tmp_path)) == 2 or child.poll() is not None)
+        told = servers_told(tmp_path)
+        assert len(told) == 2 and all(alive(pid) for pid, *_ in told)
+        child.send_signal(signal.SIGKILL)
+        for pid, files, _ in told:
+            eventually(lambda pid=pid, files=files: not alive(pid) and not os.path.exists(files))  # type: ignore[misc]
     finally:
-        for child in children:
-            child.kill()
-            child.wait()
+        child.kill()
+        child.communicate()
+
+
+def test_what_workers_of_xdist_have_kept_is_told_by_the_one_that_prints(
+    tmp_path: Path, mongo_server: MockDatabase
+) -> None:
+    code = """
+@pytest.mark.parametrize("turn", range(2))
+def test_x(mongo_db, turn):
+    mongo_db.db.things.insert_one({})
+"""
+    options = ["-n", "2", "--mongo-keep", "--mongo-uri", mongo_server.uri]
+    status, output = run(tmp_path, code, *options, pytest=PLAIN)
+    assert status == 0, output
+    kept = re.findall(r"test_x\[\d\]: mongodb://\S+/(sepelib_\w+)", output.split("kept MongoDB")[1])
+    assert len(kept) == 2
+    for name in re.findall(r"/(sepelib_\w+)", output.split("kept MongoDB")[1]):
+        mongo_server.client.drop_database(name)
 
 
 def test_keep_says_where_databases_and_server_are(tmp_path: Path) -> None:

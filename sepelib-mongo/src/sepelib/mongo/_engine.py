@@ -87,7 +87,7 @@ def _find_secantus_rs(tried: list[str]) -> Engine | None:
     ):
         program = shutil.which(name, path=folder) or shutil.which(name)
         if program is not None:
-            return Engine("secantus-rs", (program,), arguments, _secantus_port)
+            return Engine("secantus-rs", (os.path.abspath(program),), arguments, _secantus_port)
         tried.append(f"{name} (neither in {folder} nor on PATH)")
     return None
 

@@ -194,7 +194,7 @@ class MongoServer:
             file.seek(self._read_from)
             for line in file:
                 port = self.engine.ready_port(line.decode(errors="replace"))
-                if port is not None:
+                if port is not None and line.endswith(b"\n"):  # else digits may be missing
                     return port
         return None
 

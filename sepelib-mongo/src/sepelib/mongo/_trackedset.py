@@ -18,12 +18,14 @@ def nobody() -> None:
 class TrackedSet(set[Any]):
     """The set of a document: marks the field when its contents change. Copies are plain sets.
 
-    *before* is what the set held when the field became dirty by a change in place, None when
-    the field is clean or was assigned. With *whole* that is not what the server holds (a null, a
-    default, elements in an old form), so that no difference can be sent until it has been written.
+    *known* is None when the field is clean or was assigned. From the first change in place on it
+    has what the server held at the load, twice: what it holds for sure, and what it may hold, as
+    a save that fails may have written and may not. With *whole* the set is not what the server
+    holds (a null, a default, elements in an old form), so that no difference can be sent until it
+    has been written.
     """
 
-    __slots__ = ("_before", "_field", "_owner", "_whole")
+    __slots__ = ("_field", "_known", "_owner", "_whole")
 
     def __init__(
         self,
@@ -36,7 +38,7 @@ class TrackedSet(set[Any]):
         super().__init__(elements)
         self._field = field
         self._owner: Callable[[], Any] = nobody if owner is None else weakref.ref(owner)
-        self._before: frozenset[Any] | None = None
+        self._known: tuple[frozenset[Any], frozenset[Any]] | None = None
         self._whole = whole
 
     def _will_change(self) -> None:
@@ -45,8 +47,25 @@ class TrackedSet(set[Any]):
             return  # the document has gone, or holds another set by now
         changed = getattr(owner, "_changed_fields", None)
         if changed is not None and field.db_field not in changed:  # None: new, not saved yet
-            self._before = None if self._whole else frozenset(self)
+            self._known = None if self._whole else (frozenset(self),) * 2
             owner._mark_as_changed(field.name)
+
+    def _difference(self) -> tuple[set[Any], set[Any]] | None:
+        """What to add and what to remove on the server; None: no change in place is known."""
+        if self._known is None:
+            return None
+        held, perhaps = self._known
+        removed = set(perhaps - self)
+        if removed:
+            # One that is still there in another guise, as a time with its zone, must not go.
+            kept = set(map(self._field._bytes_of, self))
+            removed = {one for one in removed if self._field._bytes_of(one) not in kept}
+        return self - held, removed
+
+    def _was_sent(self, added: set[Any], removed: set[Any]) -> None:
+        if self._known is not None:
+            held, perhaps = self._known
+            self._known = held - removed, perhaps | added
 
     def _insert(self, elements: set[Any]) -> None:
         elements = elements - self  # `-=` would walk through all of self

@@ -15,7 +15,8 @@ Deadlines: every operation obeys the current one (`sepelib.util.deadline`) and t
 operation, retries included, in place of *pool_timeout* and *timeout*; a `pymongo.timeout()` and a
 `max_time_ms` of the caller's are obeyed too. An abort of a transaction and the end of a cursor are
 tried for another 0.25 s, so that the server drops them. A write that asks for no answer (`w=0`)
-obeys the deadline until it has a connection.
+obeys the deadline until it has a connection. Until the deadline an operation is tried again as
+often as it takes, not once: with `retryWrites`, the default, mongod does a write once all the same.
 
 Forks: in a child the same client works on, and so does all that was made from it: it makes
 connections of its own at first use. Those of the parent are closed there, so an operation, a
@@ -58,7 +59,7 @@ __all__ = ["MongoDeadlineExceeded", "connect", "mongo_check"]
 _SRV = "mongodb+srv://"
 
 _made: dict[str, tuple[DaemonClient, tuple[Any, ...]]] = {}  # by alias, with the settings
-_turns: dict[tuple[Any, ...], Any] = {}  # by process: nobody lets go of a parent's
+_turns: dict[tuple[Any, ...], Any] = {}  # who connects; by process: nobody lets go of a parent's
 
 
 def connect(
@@ -117,11 +118,11 @@ def connect(
             if others != settings:
                 raise AliasTaken(alias)
             return client
-        if alias in engine_connections._connection_settings:
-            raise AliasTaken(alias)
+        _check_free(alias)
         client = DaemonClient(uri, dict(options), recorder, partial(_forget, alias))
         try:
             _greet(client, hosts)
+            _check_free(alias)  # mongoengine's own connect() does not wait for its turn
             _made[alias] = client, settings
             _register(alias, database, hosts, client)
         except BaseException:
@@ -192,14 +193,25 @@ def _hosts(uri: str, parsed: Mapping[str, Any]) -> str:
 def _turn(alias: str) -> Iterator[None]:
     # In a patched process it must be a patched lock, since its holder waits for the network.
     key = os.getpid(), patched_modules(), alias
-    lock = _turns.setdefault(key, threading.Lock())
-    limit = clip(None)
-    if not lock.acquire(timeout=-1 if limit is None else limit):
-        raise DeadlineExceeded(f"deadline exceeded while another one connects {alias!r}")
+    while True:
+        lock = _turns.setdefault(key, threading.Lock())
+        limit = clip(None)
+        if not lock.acquire(timeout=-1 if limit is None else limit):
+            raise DeadlineExceeded(f"deadline exceeded while another one connects {alias!r}")
+        current: Any = _turns.get(key)
+        if current is lock:
+            break
+        lock.release()  # its holder has taken it off, and those who came since have another one
     try:
         yield
     finally:
+        del _turns[key]
         lock.release()
+
+
+def _check_free(alias: str) -> None:
+    if alias in engine_connections._connection_settings:
+        raise AliasTaken(alias)
 
 
 def _greet(client: DaemonClient, hosts: str) -> None:

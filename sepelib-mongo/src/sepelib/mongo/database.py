@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Self
 import mongoengine
 import mongoengine.connection
 import pymongo
-from pymongo.errors import PyMongoError
+from pymongo.errors import AutoReconnect, PyMongoError
 
 from ._documents import forget_collections
 from ._engine import ENGINES, find_engine
@@ -302,10 +302,16 @@ class MockDatabase:
 
     def _leave_data(self) -> None:
         with pymongo.timeout(_FAREWELL):
-            if self._cleaned:
-                self.clean()
-            elif not self._place.keep and not (self._owner and self.server is not None):
-                self._client.drop_database(self._name)
+            try:
+                self._remove_data()
+            except AutoReconnect:
+                self._remove_data()  # pymongo tries no drop again, and a test may break connections
+
+    def _remove_data(self) -> None:
+        if self._cleaned:
+            self.clean()
+        elif not self._place.keep and not (self._owner and self.server is not None):
+            self._client.drop_database(self._name)
 
     def _leave_server(self, server: MongoServer) -> None:
         self._left = server.leave()

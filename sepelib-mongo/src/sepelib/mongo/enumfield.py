@@ -25,7 +25,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import sys
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -34,7 +33,8 @@ import mongoengine
 from mongoengine.base import BaseField
 from mongoengine.errors import InvalidQueryError, LookUpError
 
-from sepelib.mongo._enumforms import Forms
+from ._enumforms import Forms
+from ._origin import Given, container_of, label_of, origin
 
 __all__ = ["EnumField", "UnknownEnumValue", "migrate_enum"]
 
@@ -45,7 +45,6 @@ _COMPARES = frozenset({"gt", "gte", "lt", "lte"})
 _WRITES = frozenset({"set", "push", "pushAll", "addToSet", "setOnInsert"})
 _REMOVES = frozenset({"pull", "pullAll"})
 
-_BETWEEN = frozenset({"to_mongo", "<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>"})
 _WARNINGS = 1000
 """So many values a field warns of: what a broken writer leaves does not fill memory and log."""
 
@@ -95,7 +94,7 @@ class _Loaded(UnknownEnumValue):
 
     def stays(self, document: Any, current: Any) -> bool:
         """Whether it is read into *document*, or is its *current* value, and not assigned anew."""
-        if self._owner is None:
+        if self._owner is None or current is self:
             return True
         owner = self.owner  # reload() and modify() read into another object for the same document
         return bool(current == self if owner is document else owner == document)
@@ -175,8 +174,9 @@ class EnumField(mongoengine.EnumField):  # type: ignore[misc]
         member = self._forms.find(value)
         if member is not None:
             return member
-        # For what is read and for what the program gives mongoengine makes the same call.
-        if _origin() != "_from_son":
+        if isinstance(value, Given):
+            return value.value
+        if origin() != "_from_son":
             return value
         member = self._forms.find_alias(value)
         return self._read_unknown(value) if member is None else member
@@ -188,16 +188,20 @@ class EnumField(mongoengine.EnumField):  # type: ignore[misc]
         if value is None:
             return None
         is_unknown = isinstance(value, UnknownEnumValue)
-        # In a query by a map or an embedded document mongoengine asks for no value by itself.
-        if not (is_unknown and self._may_stay(value)) and _origin() == "prepare_query_value":
-            raise InvalidQueryError(self._refusal(value))
+        if not (is_unknown and self._may_stay(value)):
+            wanted_by = origin()
+            if wanted_by == "__getstate__":
+                return Given(value)
+            # In a query by a map or an embedded document mongoengine asks for no value by itself.
+            if wanted_by == "prepare_query_value":
+                raise InvalidQueryError(self._refusal(value))
         return value.raw if is_unknown else value
 
     def prepare_query_value(self, op: str | None, value: Any) -> Any:
         forms = self._forms
         compares = op in _COMPARES and forms.numeric and value is not None
         if not (compares or op in _FINDS or op in _WRITES or op in _REMOVES):
-            raise InvalidQueryError(f"{self._label()}: an EnumField has no operator {op!r} here")
+            raise InvalidQueryError(f"{label_of(self)}: an EnumField has no operator {op!r} here")
         if value is None:
             stored = None
         elif (member := forms.find(value)) is not None:
@@ -217,13 +221,15 @@ class EnumField(mongoengine.EnumField):  # type: ignore[misc]
 
     def lookup_member(self, member_name: str) -> Any:
         # Asked of the field inside a container: of a map for a key, of a list for all but an index.
-        if self.name is None and isinstance(self._container(), mongoengine.DictField):
+        if self.name is None and isinstance(container_of(self), mongoengine.DictField):
             field = copy.copy(self)
             field.db_field = member_name
             return field
         if member_name == "S":  # mongoengine's word for the positional $
             return None
-        raise LookUpError(f"{self._label()}: an EnumField has no field or operator {member_name!r}")
+        raise LookUpError(
+            f"{label_of(self)}: an EnumField has no field or operator {member_name!r}"
+        )
 
     def _validate(self, value: Any, **options: Any) -> None:
         if not (isinstance(value, UnknownEnumValue) and self._may_stay(value)):
@@ -252,48 +258,13 @@ class EnumField(mongoengine.EnumField):  # type: ignore[misc]
         shown, mine, warned = f"{raw!r:.200}", object(), self._forms.warned
         # One step, so that of many threads one is the first.
         if len(warned) < _WARNINGS and warned.setdefault(shown, mine) is mine:
-            _log.warning("%s: the database holds %s, no %s", self._label(), shown, self._forms.name)
+            _log.warning(
+                "%s: the database holds %s, no %s", label_of(self), shown, self._forms.name
+            )
 
     def _refusal(self, value: Any) -> str:
         allowed = ", ".join(repr(self._forms.stored(member)) for member in self.choices)
-        return f"{self._label()}: {value!r:.200} is none of {allowed}"
-
-    def _label(self) -> str:
-        if self.owner_document is None:
-            return "EnumField"
-        name = self.name or getattr(self._container(), "name", None) or self.db_field
-        return f"{self.owner_document.__name__}.{name}"
-
-    def _container(self) -> Any:
-        """The document's field that has this one inside, at whatever depth."""
-        for field in self.owner_document._fields.values():
-            inner = field
-            while inner is not None:
-                # Not the field itself: mongoengine copies fields, and so do we.
-                if getattr(inner, "_forms", None) is self._forms:
-                    return field
-                inner = getattr(inner, "field", None)
-        return None
-
-
-def _origin() -> str:
-    """What wants a value converted, beyond all fields that have this one inside.
-
-    "__init__" for what a constructor is given, "prepare_query_value" for a query or an update,
-    "_from_son" for what was read, "" for the rest.
-    """
-    frame: Any = sys._getframe(1)
-    origin = ""
-    while frame is not None:
-        name: str = frame.f_code.co_name
-        if name in ("__init__", "prepare_query_value"):
-            return name  # though a mapping in the place of a document goes through _from_son too
-        if name == "_from_son":
-            origin = name
-        elif name not in _BETWEEN and not isinstance(frame.f_locals.get("self"), BaseField):
-            break
-        frame = frame.f_back
-    return origin
+        return f"{label_of(self)}: {value!r:.200} is none of {allowed}"
 
 
 def migrate_enum(model: Any, field: str) -> int:

@@ -80,10 +80,11 @@ def find_and_modify(
     *sort* ("a", "-a", several, pairs) and *fields* (names, or {name: 0 or 1}) use names of the
     model. A *write_concern* of type dict is laid over the collection's, a WriteConcern replaces it.
 
-    Raises InvalidQueryError or ValueError, with nothing sent, for what cannot be right;
-    NotUniqueError and OperationError for what the server refuses, with pymongo's error as the
-    cause. Errors of the network are pymongo's own, and so is **every** error inside a transaction,
-    so that `session.with_transaction()` sees the labels and tries again.
+    Raises InvalidQueryError or ValueError, with nothing sent, for what cannot be right, and
+    ValidationError for a value that its field refuses; NotUniqueError and OperationError for what
+    the server refuses, with pymongo's error as the cause. Errors of the network are pymongo's own,
+    and so is **every** error inside a transaction, so that `session.with_transaction()` sees the
+    labels and tries again.
 
     Racing upserts make one document and lose no update if a unique index covers what the query
     compares: a duplicate key is tried again 3 times, outside of a transaction. Without the
@@ -230,8 +231,10 @@ def _change(queryset: Any, update: Any, *, upsert: bool) -> Any:
     change: Any
     if isinstance(update, list):
         change = update
-    elif not isinstance(update, Mapping):
-        raise InvalidQueryError(f"the update is neither a dict nor a list of stages: {update!r}")
+    elif not isinstance(update, Mapping) or not all(isinstance(key, str) for key in update):
+        raise InvalidQueryError(
+            f"the update is neither a dict with names nor a list of stages: {update!r}"
+        )
     elif all(key.startswith("$") for key in update):
         change = dict(update)
     elif any(key.startswith("$") or key == "__raw__" for key in update):
@@ -300,8 +303,8 @@ def _projection(
         if not isinstance(fields, Mapping):
             fields = dict.fromkeys([fields] if isinstance(fields, str) else fields, 1)
         projection = {_db_name(queryset, name): kind for name, kind in fields.items()}
-        kinds = {projection[name] for name in projection if name != "_id"}
-        if len(kinds) > 1 or not kinds <= {0, 1}:
+        kinds = [kind for name, kind in projection.items() if name != "_id"]
+        if not all(kind in (0, 1) and kind == kinds[0] for kind in kinds):
             raise InvalidQueryError(f"fields are all shown (1) or all hidden (0), not {fields!r}")
         if queryset._document._meta.get("allow_inheritance"):
             # Or a subclass document would come back as one of the base class.

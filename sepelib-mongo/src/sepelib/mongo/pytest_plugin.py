@@ -181,7 +181,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     # A fixture only for those that ask, and before their others.
     if item.get_closest_marker("mongo") is not None and isinstance(item, pytest.Function):
-        item.fixturenames.insert(0, "_mongo_requirements")
+        # A list of its own: pytest's is that of all parameters, also of those without the mark.
+        item.fixturenames = ["_mongo_requirements", *item.fixturenames]
 
 
 @pytest.hookimpl(tryfirst=True)

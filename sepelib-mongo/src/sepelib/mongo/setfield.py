@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import operator
 import re
-import sys
 import weakref
 from collections import UserDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -45,6 +44,7 @@ from mongoengine.fields import (
 )
 from mongoengine.queryset.transform import STRING_OPERATORS
 
+from ._origin import Given, label_of, origin
 from ._trackedset import TrackedSet, nobody
 
 __all__ = ["SetField"]
@@ -69,7 +69,6 @@ _BASES = (bool, bytes, float, int, str)
 _CANONICAL: CodecOptions[dict[str, Any]] = CodecOptions(
     uuid_representation=UuidRepresentation.STANDARD
 )
-_CONSTRUCTOR = BaseDocument.__init__.__code__
 
 
 class SetField(ListField):  # type: ignore[misc]
@@ -180,30 +179,40 @@ class SetField(ListField):  # type: ignore[misc]
                 return TrackedSet(elements, self, whole=not self._is_canonical(elements, value))
             except TypeError:
                 what = "has an element that is not hashable"
+        elif isinstance(value, Given):
+            return value.value
         else:
             what = f"is no array but {type(value).__name__}"
-        # A constructor calls this as loading does, but there a bad value is kept for validate().
-        if sys._getframe(1).f_code is _CONSTRUCTOR:
-            return value
-        return self.error(f"{self.name}: the stored value {what}")
+        if origin() != "_from_son":
+            return value  # for validate()
+        return self.error(f"{label_of(self)}: the stored value {what}")
 
     def _is_canonical(self, elements: Iterable[Any], stored: Iterable[Any]) -> bool:
         """Whether *elements* would be stored as they are: else $pullAll would not find them."""
-        if elements is stored or all(map(operator.is_, elements, stored)):
-            return True
-        try:
-            return self._each(self.field.to_mongo, elements) == list(stored)
-        except (TypeError, ValueError, ValidationError):
-            return False
+        if not all(map(operator.is_, elements, stored)):
+            try:
+                elements = self._each(self.field.to_mongo, elements)
+            except (TypeError, ValueError, ValidationError):
+                return False
+            if elements != list(stored):
+                return False
+        # True is 1 here and not in the database, so that of both the set has forgotten one.
+        kinds = {*map(type, elements), *map(type, stored)}
+        return bool not in kinds or len(kinds) == 1
 
     def to_mongo(self, value: Any) -> Any:
         if isinstance(value, list | tuple):  # in another field, where nothing was converted
             value = self._own(None, value)
         if not isinstance(value, set | frozenset):
-            return value
+            return Given(value) if origin() == "__getstate__" else value
         if self.field is None:
             return in_order(value)
         return in_order(self._each(self.field.to_mongo, value))
+
+    def _bytes_of(self, element: Any) -> bytes:
+        if self.field is not None and element is not None:
+            element = self.field.to_mongo(element)
+        return bson.encode({"": element}, codec_options=_CANONICAL)
 
     def _validate_choices(self, value: Any) -> None:
         if isinstance(value, set | frozenset):
@@ -238,7 +247,7 @@ class SetField(ListField):  # type: ignore[misc]
     def prepare_query_value(self, op: str | None, value: Any) -> Any:
         if op in ("push", "pushAll", "inc"):
             raise InvalidQueryError(
-                f"{self.name}: {op} does not keep a set free of duplicates, use add_to_set"
+                f"{label_of(self)}: {op} does not keep a set free of duplicates, use add_to_set"
             )
         if op in ("set", "addToSet", "setOnInsert"):
             return self._to_be_stored(op, value)
@@ -249,7 +258,7 @@ class SetField(ListField):  # type: ignore[misc]
             return self._equality(op, value, many)
         if many:
             raise InvalidQueryError(
-                f"{self.name}: {op} takes one element, not {type(value).__name__}"
+                f"{label_of(self)}: {op} takes one element, not {type(value).__name__}"
             )
         return value if isinstance(value, Mapping) else self._asked(op, [value])[0]
 
@@ -260,10 +269,10 @@ class SetField(ListField):  # type: ignore[misc]
             self._validate(value)
             return self.to_mongo(value)
         if isinstance(value, list | tuple | set):  # of these we are given each element
-            self.error(f"{self.name}: an element cannot be a {type(value).__name__}")
+            self.error(f"{label_of(self)}: an element cannot be a {type(value).__name__}")
         elements = self._own(None, list(value) if many else [value])
         if not isinstance(elements, TrackedSet):
-            self.error(f"{self.name}: an element must be hashable")
+            self.error(f"{label_of(self)}: an element must be hashable")
         if self.choices:
             self._validate_choices(elements)
         self._validate_elements(elements)
@@ -272,7 +281,7 @@ class SetField(ListField):  # type: ignore[misc]
 
     def _equality(self, op: str | None, value: Any, many: bool) -> Any:
         if isinstance(value, Mapping):
-            raise InvalidQueryError(f"{self.name}: a mapping is no set, use __raw__")
+            raise InvalidQueryError(f"{label_of(self)}: a mapping is no set, use __raw__")
         if not many:
             element = self._asked(None, [value])[0]
             return {"$eq": element} if op and not isinstance(element, re.Pattern) else element
@@ -281,7 +290,7 @@ class SetField(ListField):  # type: ignore[misc]
             return _Condition({"$all": elements, "$size": len(elements)})
         if isinstance(value, Iterator):
             # mongoengine may ask again, for each clone of a queryset.
-            raise InvalidQueryError(f"{self.name}: the iterator is used up, give a set")
+            raise InvalidQueryError(f"{label_of(self)}: the iterator is used up, give a set")
         return _Condition({"$in": [[], None]})
 
     def _asked(self, op: str | None, values: Iterable[Any]) -> list[Any]:
