@@ -39,6 +39,9 @@ LINES = [
     "from sepelib.zookeeper.testing import ZookeeperServer, Ensemble",
     "from sepelib.mongo import EnumField, SetField, find_and_modify, mock_database, connect",
     "from sepelib.mongo import Sequence, SequentialIdField, GaplessSequence, SetDeltaMixin",
+    "from sepelib.yandex.blackbox import BlackboxClient",
+    "from sepelib.yandex.startrek import StartrekClient",
+    "from sepelib.yandex.testing import FakeBlackbox, FakeStartrek, YandexFakes",
     "import sepelib.gevent, sepelib.subprocess, sepelib.metrics, sepelib.http, sepelib.rpc",
     "import sepelib.vcs, sepelib.mongo, sepelib.zookeeper, sepelib.flask, sepelib.yandex",
 ]

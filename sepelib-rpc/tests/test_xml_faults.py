@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import gzip
 import operator
 import signal
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -36,6 +38,7 @@ from sepelib.util.retry import Backoff, RetryPolicy
 from sepelib.util.testing import (
     FlakyProxy,
     MemoryRecorder,
+    ThreadedServer,
     check_obeys_deadline,
     check_transport_nesting,
 )
@@ -240,6 +243,47 @@ def test_connecting_ends_in_time() -> None:
         error = lost(lambda: xmlrpc_call(url, "add", 1, 2, timeout=0.1, retries=AT_ONCE))
         assert (error.kind, error.maybe_executed) == ("connect", False)
         assert "no connection within 0.1 s; it was not executed" in str(error)
+
+
+def test_all_addresses_of_a_host_have_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with unanswered() as url:
+        found = socket.getaddrinfo("127.0.0.1", urlsplit(url).port, type=socket.SOCK_STREAM) * 4
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found)
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded) as caught:
+            xmlrpc_call("http://many.test/", "add", 1, 2, total_timeout=0.4)
+        assert not caught.value.maybe_executed and time.monotonic() - started < 1.2
+
+
+def test_a_cancellation_in_the_middle_of_connecting_leaves_no_socket() -> None:
+    with unanswered() as url, ServerProxy(url) as proxy:
+        with struck_after(0.1) as struck, pytest.raises(struck):
+            proxy.echo()
+        gc.collect()  # a socket that nobody has closed is a warning, hence an error
+
+
+@pytest.mark.parametrize("late", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"])
+def test_an_idle_connection_on_which_something_waits_is_not_used_again(late: bytes) -> None:
+    """Its end, or an answer that nobody has asked for."""
+    answered, said = threading.Event(), threading.Event()
+
+    class Talkative(ThreadedServer):
+        def handle(self, connection: socket.socket, peer: tuple[str, int]) -> None:
+            body = xmlrpc.client.dumps((peer[1],), methodresponse=True).encode()
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            assert answered.wait(GENEROUS)
+            if late:
+                connection.sendall(late)
+            else:
+                connection.shutdown(socket.SHUT_WR)
+            said.set()
+            self.ending.wait(GENEROUS)
+
+    with Talkative() as server, ServerProxy(f"http://{server.host}:{server.port}/") as proxy:
+        first = proxy.port()
+        answered.set()
+        assert said.wait(GENEROUS) and proxy.port() != first
 
 
 def test_sending_to_a_server_that_does_not_read_ends_in_time() -> None:

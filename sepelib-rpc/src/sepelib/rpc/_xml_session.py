@@ -6,24 +6,29 @@ the deadline leaves at that moment. The hooks are those meant for it:
 `http.client.HTTPConnection.response_class`, `send()`, `urllib3.HTTPConnectionPool.ConnectionCls`,
 `PoolManager.pool_classes_by_scheme`.
 
-Not bounded: the resolver of names, which no timeout reaches. Each address of a host, and under
-gevent each step of a TLS handshake, has the timeout of connecting for itself.
+Not bounded: the resolver of names, which no timeout reaches. Within the deadline each address of
+a host has the timeout of connecting for itself, and so has, under gevent, each step of TLS.
 """
 
 from __future__ import annotations
 
 import http.client
-from typing import TYPE_CHECKING, Any
+import socket
+from typing import Any
 
 import requests
 import urllib3.connection
 import urllib3.connectionpool
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+)
+from urllib3.util.connection import allowed_gai_family
 
-from sepelib.util.wire import ClippedFile, send_clipped
-
-if TYPE_CHECKING:
-    import socket
+from sepelib.util.wire import ClippedFile, connect_clipped, is_silent, send_clipped
 
 __all__ = ["private_session"]
 
@@ -65,6 +70,33 @@ class _Reply(http.client.HTTPResponse):
 
 class _HttpConnection(urllib3.connection.HTTPConnection):
     response_class = _Reply
+
+    @property
+    def is_connected(self) -> bool:
+        if not isinstance(self.sock, socket.socket):
+            return super().is_connected
+        return is_silent(self.sock)
+
+    def _new_conn(self) -> socket.socket:
+        # urllib3 gives each address of a host the whole timeout, and a greenlet that is cancelled
+        # there leaves a socket to the garbage collector.
+        try:
+            return connect_clipped(
+                self._dns_host.strip("[]"),
+                self.port,
+                self.timeout,
+                family=allowed_gai_family(),
+                options=self.socket_options or (),
+                source_address=self.source_address,
+            )
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except UnicodeError:
+            raise LocationParseError(f"{self.host!r}, label empty or too long") from None
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"no connection to {self.host} in time") from error
+        except OSError as error:
+            raise NewConnectionError(self, f"no connection: {error}") from error
 
     def send(self, data: Any) -> None:
         if self.sock is None:

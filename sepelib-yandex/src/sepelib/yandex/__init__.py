@@ -1,5 +1,7 @@
 """Clients to eighteen services, and fakes of them that behave.
 
-Nothing here yet: this distribution has its place and its version; its code comes in a later
-release, and the README says what it will hold.
+    from sepelib.yandex.startrek import StartrekClient      # one module, one client, per service
+    from sepelib.yandex.testing import FakeStartrek         # and its fake
+
+Importing this package imports nothing.
 """
