@@ -421,9 +421,7 @@ def _decoded(response: Response) -> dict[str, Any]:
         if isinstance(found, dict):
             return found
         reason = "neither a JSON object nor XML" if content else "empty"
-    raise ApiProtocolError(
-        f"the answer is {reason}", status=response.status, body=response.text
-    )
+    raise ApiProtocolError(f"the answer is {reason}", status=response.status, body=response.text)
 
 
 def _more(
