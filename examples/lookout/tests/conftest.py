@@ -6,7 +6,32 @@ from pathlib import Path
 
 import pytest
 
-from examples.lookout.tests.daemon import Lookout, Target
+from examples.lookout.tests.daemon import Lookout, Target, section
+from lookout.database import Database
+from lookout.settings import MongoSettings
+from sepelib.mongo import MockDatabase
+from sepelib.util.secrets import Secret
+from sepelib.util.testing import FlakyProxy
+
+
+@pytest.fixture
+def mongo(mongo_server: MockDatabase) -> Iterator[MockDatabase]:
+    """An empty database for each test."""
+    assert mongo_server.server is not None
+    mongo_server.server.restore()
+    with mongo_server.sibling(alias="tests") as mock:
+        yield mock
+        mongo_server.server.restore()  # whatever the test has done to it
+        # What a lookout was killed in the middle of would keep the database from being dropped.
+        mock.db.client.admin.command("killAllSessions", [])
+
+
+@pytest.fixture
+def database(mongo: MockDatabase) -> Iterator[Database]:
+    """The connection of lookout itself to that database, for this process."""
+    database = Database(MongoSettings(Secret(mongo.uri), mongo.name))
+    yield database
+    database.close()
 
 
 @pytest.fixture
@@ -16,7 +41,15 @@ def target() -> Iterator[Target]:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Callable[..., Lookout]:
+def proxy(mongo: MockDatabase) -> Iterator[FlakyProxy]:
+    """Another way to the server of `mongo`, with faults."""
+    assert mongo.server is not None
+    with FlakyProxy("127.0.0.1", mongo.server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def serve(tmp_path: Path, mongo: MockDatabase) -> Callable[..., Lookout]:
     """`serve(URL, …)`: a daemon that watches them as t0, t1, …, twenty times a second.
 
     *web*: more of that section; *more*: other sections, as text. *log_file*: instead of stderr.
@@ -31,7 +64,7 @@ def serve(tmp_path: Path) -> Callable[..., Lookout]:
         ]
         (tmp_path / "lookout.yml").write_text(
             "service: {state: {{ state|yaml }}}\n"
-            f"web: {{port: 0, {web}}}\n{more}"
+            f"web: {{port: 0, {web}}}\n{more}{section(mongo)}"
             "history: {save_every: 0.1}\n"
             "targets: {{ targets|yaml }}\n"
         )

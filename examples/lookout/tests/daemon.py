@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sepelib.mongo import MockDatabase
 from sepelib.util.testing import ServerProcess, ThreadedServer
 
+NOWHERE = "mongo: {uri: 'mongodb://127.0.0.1:1/'}\n"  # for a configuration that is not to be used
 LIMIT = 30.0  # seconds for what takes a fraction of one; the machine may be busy
 
 
@@ -94,3 +96,8 @@ def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
     while not condition():
         assert time.monotonic() < end, "not within the time"
         time.sleep(0.02)
+
+
+def section(mongo: MockDatabase) -> str:
+    """The one of a configuration that leads to *mongo*."""
+    return f"mongo: {{uri: {json.dumps(mongo.uri)}, database: {mongo.name}}}\n"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from thriftpy2.parser.parser import parse_fp
 
-from examples.lookout.tests.daemon import Lookout, Target, until
+from examples.lookout.tests.daemon import NOWHERE, Lookout, Target, until
 from lookout.probe import probe
 from lookout.records import Result
 from lookout.settings import Configuration, Settings
@@ -423,7 +423,7 @@ def test_a_url_that_names_no_target_is_refused_without_repeating_it(url: str) ->
 
 def read(tmp_path: Path, row: str) -> Settings:
     path = tmp_path / "lookout.yml"
-    path.write_text(f"service: {{state: /tmp/x}}\ntargets:\n- {{name: d, {row}}}\n")
+    path.write_text(f"service: {{state: /tmp/x}}\ntargets:\n- {{name: d, {row}}}\n{NOWHERE}")
     return Configuration(path).load()
 
 
@@ -517,7 +517,7 @@ def test_services_that_misbehave_delay_no_other_target_and_show_no_password(
             {"name": "web", "url": target.url},
         ]
         (tmp_path / "lookout.yml").write_text(
-            "service: {state: state}\nweb: {port: 0, drain_delay: 0}\n"
+            f"service: {{state: state}}\nweb: {{port: 0, drain_delay: 0}}\n{NOWHERE}"
             f"probes: {{interval: 100ms, timeout: 400ms}}\ntargets: {json.dumps(rows)}\n"
         )
         with Lookout("serve", "-c", "lookout.yml", cwd=tmp_path) as lookout:

@@ -1,11 +1,13 @@
-"""The judge: its terms, and what comes of it when ZooKeeper, disk or process stand still.
+"""The judge: its terms, and what comes of it when ZooKeeper, database or process stand still.
 
 First in this process, with a leadership that only pretends; then whole replicas on a ZooKeeper.
 """
 
 import json
+import logging
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,14 +24,17 @@ from examples.lookout.tests.daemon import Target as Upstream
 from lookout import store
 from lookout.chair import Chair
 from lookout.counters import Counters, count
+from lookout.database import Database
 from lookout.judge import Rules
-from lookout.ledger import Deposed, Epoch, LedgerFile
+from lookout.ledger import Deposed, Epoch, LedgerStore
 from lookout.records import History, Incident, Result
-from lookout.settings import SHIPPED
+from lookout.settings import SHIPPED, MongoSettings
 from lookout.targets import Target
 from lookout.voices import Voices
 from sepelib.metrics import Registry
-from sepelib.util.testing import SmtpServer
+from sepelib.mongo import MockDatabase
+from sepelib.util.secrets import Secret
+from sepelib.util.testing import FlakyProxy, SmtpServer
 from sepelib.zookeeper.testing import Zookeeper
 
 BAD = Result(datetime.now(UTC), 0.1, None, "connection refused")
@@ -55,33 +60,34 @@ class Lead:
 class Replica:
     """A chair, with a history and no probes; `see()` takes a result."""
 
-    def __init__(self, state: Path, name: str = "r1", sharers: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, database: Database, path: Path, name: str = "r1", sharers: tuple[str, ...] = ()
+    ) -> None:
         self.history = History()
-        self.file = LedgerFile(state)
+        self.path = path / f"{name}.json"
+        self.store = LedgerStore(database)
         self.told: list[Incident] = []
         self.counters = Counters(Registry())
         self.keeper = store.Keeper(
-            partial(store.encode, self.history),
-            partial(store.save, state / f"{name}.json"),
-            every=3600,
+            lambda: store.save(self.path, store.encode(self.history)), every=3600
         )
         self.voices = Voices(self.history, name, lambda target: sharers or (name,))
         self.others: dict[str, History] = {}
         self.chair = Chair(
             self.voices,
             self.keeper,
-            self.file,
+            database,
             self.counters,
             replica=name,
             announce=self.announce,
             mail=None,
             max_incidents=200,
-            save_every=3600,
+            save_every=0.1,
         )
         self.chair.watch(["shop"])
 
     def announce(self, incident: Incident) -> None:
-        assert incident in self.file.read().incidents or self.chair.error
+        assert incident in self.store.read().incidents
         self.told.append(incident)
 
     def see(self, probes: str, target: str = "shop") -> None:
@@ -103,10 +109,11 @@ class Replica:
             self.chair.heard(target)
 
     @contextmanager
-    def term(self, token: int) -> Iterator[Lead]:
+    def term(self, token: int | None) -> Iterator[Lead]:
         """A term in a greenlet, which ends with the block if not before."""
         lead = Lead()
-        serving = gevent.spawn(self.chair.serve, lead, Epoch(1, token))
+        epoch = None if token is None else Epoch(1, token)
+        serving = gevent.spawn(self.chair.serve, lead, epoch)
         with gevent.Timeout(20, AssertionError("it did not come true")):
             while self.chair.postman is None:
                 gevent.sleep(0.005)
@@ -120,21 +127,26 @@ class Replica:
                 gevent.sleep(0.005)
 
 
-def test_an_incident_is_on_disk_before_it_is_announced(tmp_path: Path) -> None:
-    replica = Replica(tmp_path)
+@pytest.fixture
+def make(database: Database, tmp_path: Path) -> Callable[..., Replica]:
+    return partial(Replica, database, tmp_path)
+
+
+def test_an_incident_is_saved_before_it_is_announced(make: Callable[..., Replica]) -> None:
+    replica = make()
     with replica.term(1):
         replica.see("--")
-        replica.until(lambda: replica.told)  # announce() looks at the disk
+        replica.until(lambda: replica.told)  # announce() looks into the database
         replica.see("++")
 
     assert [i.is_open for i in replica.told] == [True, False]  # the last one at the end of the term
     assert (count(replica.counters.opened), count(replica.counters.closed)) == (1, 1)
-    kept = store.load(tmp_path / "r1.json", max_results=9)
+    kept = store.load(replica.path, max_results=9)
     assert kept.record("shop").standing == replica.history.record("shop").standing
 
 
-def test_a_judge_goes_by_what_those_find_who_probe_the_target(tmp_path: Path) -> None:
-    replica = Replica(tmp_path, "r1", sharers=("r2", "r3"))
+def test_a_judge_goes_by_what_those_find_who_probe_the_target(make: Callable[..., Replica]) -> None:
+    replica = make("r1", sharers=("r2", "r3"))
     with replica.term(1):
         replica.see("----")  # its own opinion does not matter
         replica.hear("r3", "+++")
@@ -153,9 +165,9 @@ def test_a_judge_goes_by_what_those_find_who_probe_the_target(tmp_path: Path) ->
 
 
 def test_an_outage_that_one_of_two_sees_opens_late_and_closes_once_both_find_it_over(
-    tmp_path: Path,
+    make: Callable[..., Replica],
 ) -> None:
-    replica = Replica(tmp_path, "r1", sharers=("r1", "r2"))
+    replica = make("r1", sharers=("r1", "r2"))
     with replica.term(1):
         replica.hear("r2", "++")
         replica.see("---")
@@ -172,9 +184,9 @@ def test_an_outage_that_one_of_two_sees_opens_late_and_closes_once_both_find_it_
 
 
 def test_between_two_terms_nothing_is_judged_and_the_next_probe_makes_up_for_it(
-    tmp_path: Path,
+    make: Callable[..., Replica],
 ) -> None:
-    replica = Replica(tmp_path)
+    replica = make()
     with replica.term(1):
         pass
     replica.see("--")
@@ -187,8 +199,8 @@ def test_between_two_terms_nothing_is_judged_and_the_next_probe_makes_up_for_it(
     assert [i.id for i in replica.chair.ledger().incidents] == ["INC-1"]
 
 
-def test_the_heir_goes_on_with_what_is_open(tmp_path: Path) -> None:
-    first, heir = Replica(tmp_path, "r1"), Replica(tmp_path, "r2")
+def test_the_heir_goes_on_with_what_is_open(make: Callable[..., Replica]) -> None:
+    first, heir = make("r1"), make("r2")
     with first.term(1):
         first.see("--")
     with heir.term(2):
@@ -196,12 +208,14 @@ def test_the_heir_goes_on_with_what_is_open(tmp_path: Path) -> None:
         heir.see("++")
 
     assert [(i.id, i.is_open) for i in heir.told] == [("INC-1", False)]
-    assert heir.file.read().judge == "r2"
-    assert first.chair.ledger().incidents == heir.told  # all show the same
+    assert heir.store.read().judge == "r2"
+    first.until(lambda: first.chair.ledger().incidents == heir.told)  # all show the same
 
 
-def test_what_nobody_watches_any_more_is_closed_by_the_judge_alone(tmp_path: Path) -> None:
-    judge, other = Replica(tmp_path, "r1"), Replica(tmp_path, "r2")
+def test_what_nobody_watches_any_more_is_closed_by_the_judge_alone(
+    make: Callable[..., Replica],
+) -> None:
+    judge, other = make("r1"), make("r2")
     with judge.term(1):
         judge.see("--")
         judge.until(lambda: judge.told)
@@ -213,35 +227,35 @@ def test_what_nobody_watches_any_more_is_closed_by_the_judge_alone(tmp_path: Pat
 
 
 def test_a_deposed_judge_writes_nothing_and_says_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    make: Callable[..., Replica], caplog: pytest.LogCaptureFixture
 ) -> None:
-    old, new = Replica(tmp_path, "r1"), Replica(tmp_path, "r2")
+    old, new = make("r1"), make("r2")
     with old.term(1):
         with new.term(2):
             new.see("--")
-        before = old.file.path.read_bytes()
+        before = old.store.read()
         old.see("--")
         old.until(lambda: old.chair.postman is None)  # the term has ended
 
     assert old.told == []
-    assert old.file.path.read_bytes() == before
+    assert new.store.read().incidents == before.incidents == new.told
     assert count(old.counters.deposed) == 1
     assert count(old.counters.opened) == 0
-    assert "a later judge has written the incidents: epoch 1/2, ours is 1/1" in caplog.text
+    assert "r2 has the incidents since: epoch 1/2, ours is 1/1" in caplog.text
 
 
-def test_a_judge_that_has_lost_the_lead_judges_no_more(tmp_path: Path) -> None:
-    replica = Replica(tmp_path)
+def test_a_judge_that_has_lost_the_lead_judges_no_more(make: Callable[..., Replica]) -> None:
+    replica = make()
     with replica.term(1) as lead:
         lead.is_leader = False
         replica.see("--")
         replica.until(lambda: replica.chair.postman is None)
 
-    assert replica.told == replica.file.read().incidents == []
+    assert replica.told == replica.store.read().incidents == []
 
 
-def test_a_claim_that_comes_too_late_is_refused(tmp_path: Path) -> None:
-    old, new = Replica(tmp_path, "r1"), Replica(tmp_path, "r2")
+def test_a_claim_that_comes_too_late_is_refused(make: Callable[..., Replica]) -> None:
+    old, new = make("r1"), make("r2")
     with new.term(2):
         pass
 
@@ -255,40 +269,73 @@ def test_a_claim_that_comes_too_late_is_refused(tmp_path: Path) -> None:
     assert old.chair.error is None  # others could
 
 
-def test_a_disk_that_fails_is_shown_and_the_incident_is_announced_all_the_same(
-    tmp_path: Path,
-) -> None:
-    replica = Replica(tmp_path / "state")
-    with pytest.raises(OSError, match="No such file"):
-        replica.chair.serve(Lead(), Epoch(1, 1))
-    assert "No such file" in str(replica.chair.error)
+def test_two_without_zookeeper_on_one_database_say_so(make: Callable[..., Replica]) -> None:
+    one, other = make("r1"), make("r2")
+    with one.term(None), other.term(None):
+        one.see("--")
+        one.until(lambda: one.chair.postman is None)
 
-    (tmp_path / "state").mkdir()
-    with replica.term(2):
+    assert "r2 has the incidents since: epoch 0/0, ours is 0/0" in str(one.chair.error)
+    assert "no zookeeper?" in str(one.chair.error)
+
+
+def test_what_the_database_refuses_is_shown_and_announced_once_it_is_saved(
+    make: Callable[..., Replica], mongo: MockDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    mongo.db.create_collection("incidents", validator={"target": "blog"})
+    replica = make()
+    with replica.term(1):
+        replica.see("--")
+        replica.until(lambda: replica.chair.error)
+        assert [i.id for i in replica.chair.ledger().incidents] == ["INC-1"]
+        gevent.sleep(0.3)  # some tries
+        assert replica.told == []
+        mongo.db.command("collMod", "incidents", validator={})
+        replica.until(lambda: replica.told)
         assert replica.chair.error is None
-        (tmp_path / "state").rename(tmp_path / "gone")
+
+    errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert errors[0].startswith("incidents not saved, trying on: ")
+
+
+def test_a_page_of_one_that_does_not_judge_waits_for_a_database_once(
+    mongo: MockDatabase, proxy: FlakyProxy, tmp_path: Path
+) -> None:
+    uri = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true"
+    database = Database(MongoSettings(Secret(uri), mongo.name))
+    replica = Replica(database, tmp_path)
+    with replica.term(1):
         replica.see("--")
         replica.until(lambda: replica.told)
-        assert "No such file" in str(replica.chair.error)
-        (tmp_path / "gone").rename(tmp_path / "state")
+    proxy.refuse()
+    proxy.cut()
+    replica.until(lambda: replica.chair.ledger() and database.error)
 
-    assert replica.chair.error is None
-    assert replica.file.read().incidents == replica.told
+    asked = time.monotonic()
+    for _ in range(20):
+        assert replica.chair.ledger().incidents == replica.told
+    assert time.monotonic() - asked < 2
+    database.close()
 
 
 # Whole replicas
 
 
 @pytest.fixture
-def replica(target: Upstream, zookeeper: Zookeeper, tmp_path: Path) -> Callable[..., Lookout]:
+def replica(
+    target: Upstream, zookeeper: Zookeeper, mongo: MockDatabase, tmp_path: Path
+) -> Callable[..., Lookout]:
     """`replica("r1")`: a daemon that watches `target` ten times a second."""
 
-    def make(name: str, mailbox: SmtpServer | None = None, hosts: str = "") -> Lookout:
+    def make(name: str, mailbox: SmtpServer | None = None, uri: str = "") -> Lookout:
         values = {
-            "zookeeper": hosts or zookeeper.hosts,
+            "zookeeper": zookeeper.hosts,
+            "mongo": uri or mongo.uri,
+            "database": mongo.name,
             "session_timeout": "2s",
             "replica": name,
-            "state": str(tmp_path / "state"),
+            "state": str(tmp_path / name),
             "port": 0,
             "drain_delay": 0,
             "save_every": "100ms",
@@ -316,22 +363,26 @@ def incidents(lookout: Lookout) -> list[tuple[str, str]]:
 
 
 def test_a_judge_that_stood_still_is_refused_and_its_heir_has_the_one_incident(
-    target: Upstream, replica: Callable[..., Lookout]
+    target: Upstream, replica: Callable[..., Lookout], proxy: FlakyProxy
 ) -> None:
-    with SmtpServer() as mailbox, replica("r1", mailbox) as old:
+    uri = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true"
+    with SmtpServer() as mailbox, replica("r1", mailbox, uri) as old:
         until(lambda: judges(old))
         with replica("r2", mailbox) as heir:
             until(lambda: heir.target("t0")["state"] == "up")
-            old.signal(signal.SIGSTOP)
+            proxy.hold_requests()
             target.status = "500 Oops"
+            until(lambda: incidents(old) == [("INC-?", "open")])  # the write is on its way
+            old.signal(signal.SIGSTOP)
             until(lambda: judges(heir))
             until(lambda: incidents(heir) == [("INC-1", "open")])
             mailbox.wait_for(lambda: mailbox.messages, timeout=30)
+            proxy.resume()
             old.signal(signal.SIGCONT)
 
             until(lambda: metric(old, "lookout_deposed_total") == 1)
             until(lambda: old.target("t0")["state"] == "down")
-            assert incidents(old) == incidents(heir) == [("INC-1", "open")]
+            until(lambda: incidents(old) == incidents(heir) == [("INC-1", "open")])
             assert not judges(old) and judges(heir)
             assert metric(heir, "lookout_deposed_total") == 0
             target.status = "200 OK"
@@ -392,17 +443,16 @@ def test_a_replica_that_starts_without_zookeeper_judges_once_it_comes(
 
 
 def test_a_zookeeper_without_the_data_of_before_gets_a_later_epoch(
-    replica: Callable[..., Lookout], tmp_path: Path
+    replica: Callable[..., Lookout], database: Database
 ) -> None:
-    file = LedgerFile(tmp_path / "state")
-    file.path.parent.mkdir()
-    file.claim("r0", Epoch(1, 1 << 62))  # of another ZooKeeper, where much had happened
+    ledgers = LedgerStore(database)
+    ledgers.claim("r0", Epoch(1, 1 << 62))  # of another ZooKeeper, where much had happened
     with replica("r1") as lookout:
-        until(lambda: judges(lookout) and file.read().judge == "r1")
+        until(lambda: judges(lookout) and ledgers.read().judge == "r1")
 
 
 def test_open_incidents_and_unsent_mails_of_one_replica_are_kept_by_many(
-    target: Upstream, serve: Callable[..., Lookout], replica: Callable[..., Lookout], tmp_path: Path
+    target: Upstream, serve: Callable[..., Lookout], replica: Callable[..., Lookout]
 ) -> None:
     target.status = "500 Oops"
     with SmtpServer() as mailbox:
@@ -412,7 +462,6 @@ def test_open_incidents_and_unsent_mails_of_one_replica_are_kept_by_many(
             until(lambda: incidents(alone) == [("INC-1", "open")])
             until(lambda: alone.status()["complaints"])
             assert alone.process.stop() == 0
-        version_1(tmp_path / "state")
         mailbox.start()
         with replica("r1", mailbox) as one, replica("r2", mailbox) as other:
             until(lambda: judges(one) or judges(other))
@@ -420,13 +469,3 @@ def test_open_incidents_and_unsent_mails_of_one_replica_are_kept_by_many(
             target.status = "200 OK"
             until(lambda: incidents(one) == incidents(other) == [("INC-1", "closed")])
             until(lambda: len(mailbox.messages) == 2)
-
-
-def version_1(state: Path) -> None:
-    """Put the files as the version before has left them."""
-    history, ledger = state / "history.json", state / "incidents.json"
-    old = json.loads(ledger.read_text()) | json.loads(history.read_text()) | {"version": 1}
-    del old["epoch"], old["judge"]
-    history.write_text(json.dumps(old))
-    ledger.unlink()
-    (state / "incidents.lock").unlink()

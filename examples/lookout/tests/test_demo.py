@@ -7,20 +7,21 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from examples.lookout.tests.daemon import until
+from lookout.database import Database
 from lookout.demo import RULES, TIMETABLES, restarting
-from lookout.judge import Rules, Standing
-from lookout.ledger import Epoch, Ledger, LedgerFile, encode
+from lookout.judge import Rules, Standing, State
+from lookout.ledger import Epoch, Ledger, LedgerStore
 from lookout.mail import sentence
-from lookout.records import Incident
+from lookout.records import Record, Result
 from lookout.replicas import News
 
 
@@ -69,31 +70,43 @@ def test_at_its_slowest_the_slow_one_is_not_waited_for() -> None:
 # Several replicas, as child processes
 
 
-def test_news_are_what_the_ledger_did_not_tell_before(tmp_path: Path) -> None:
-    at = datetime(2026, 11, 23, tzinfo=UTC)
-    ledger, file = Ledger(), LedgerFile(tmp_path)
-    ledger.incidents = [Incident(1, "a", at, "refused")]
+def test_news_are_what_the_database_did_not_tell_before(database: Database) -> None:
+    news = News(LedgerStore(database))
+    assert look(news) == []
 
-    def write() -> list[str]:
-        file.path.write_text(encode(ledger))
-        return [said if isinstance(said, str) else sentence(said) for said in news.look()]
-
-    file.path.write_text(encode(ledger))
-    news = News(file)
-    assert write() == []
-
-    ledger.judge, ledger.epoch = "r2", Epoch(1, 7)
-    ledger.incidents[0] = replace(ledger.incidents[0], closed_at=at, closed_because="recovered")
-    assert write() == ["r2 judges", "INC-1 closed: a: recovered after 0.0 s"]
-
+    writer = LedgerStore(database).claim("r2", Epoch(1, 7))
+    open_(writer.ledger, "a")
+    writer.write()
+    assert look(news) == ["r2 judges", "INC-1 opened: a: refused"]
+    close(writer.ledger, "a")
     # Opened and closed between two looks.
-    ledger.incidents.append(Incident(2, "b", at, "silent", at, "recovered"))
-    assert write() == ["INC-2 opened: b: silent", "INC-2 closed: b: recovered after 0.0 s"]
-    assert write() == []
-    assert (news.opened, news.closed) == (1, 2)
+    open_(writer.ledger, "b")
+    close(writer.ledger, "b")
+    writer.write()
+    assert look(news) == [
+        "INC-1 closed: a: recovered after 0.0 s",
+        "INC-2 opened: b: refused",
+        "INC-2 closed: b: recovered after 0.0 s",
+    ]
+    assert look(news) == []
+    assert (news.opened, news.closed) == (2, 2)
 
-    file.path.write_text("damaged")
-    assert news.look() == []
+
+def look(news: News) -> list[str]:
+    return [said if isinstance(said, str) else sentence(said) for said in news.look()]
+
+
+NOON = datetime(2026, 11, 23, tzinfo=UTC)
+DOWN, UP = Standing(State.DOWN, 2), Standing(State.UP, 2)
+
+
+def open_(ledger: Ledger, target: str) -> None:
+    result = Result(NOON, 0.1, None, "refused")
+    ledger.judge_target(target, [Record(DOWN, NOON, deque([result]))], Rules())
+
+
+def close(ledger: Ledger, target: str) -> None:
+    ledger.judge_target(target, [Record(UP, NOON, deque([Result(NOON, 0.1, 200)]))], Rules())
 
 
 class Demo:
@@ -202,7 +215,8 @@ def test_three_replicas_show_an_incident_within_twenty_seconds_and_leave_only_th
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
 def test_a_signal_ends_all_that_the_demo_has_started(number: signal.Signals, demo: Demo) -> None:
     with demo.running() as process:
-        assert len(demo.processes()) >= 9  # itself, ZooKeeper, three replicas, four supervisors
+        # Itself, MongoDB, ZooKeeper, three replicas, and five supervisors.
+        assert len(demo.processes()) >= 11
         until(
             lambda: re.search(r"^lookout_probes_total.* [1-9]", demo.get("metrics"), re.MULTILINE)
         )
@@ -258,6 +272,20 @@ def test_without_java_or_zookeeper_the_demo_names_the_packages_and_the_way_witho
     assert done.stderr == (
         "lookout: several replicas need Java and ZooKeeper: apt-get install default-jre-headless "
         "libzookeeper-java, or do without: --replicas 1\n"
+    )
+
+
+@pytest.mark.parametrize("replicas", ["1", "3"])
+def test_without_a_server_of_mongodb_the_demo_says_how_to_get_one(
+    replicas: str, tmp_path: Path
+) -> None:
+    demo = Demo(tmp_path, SEPELIB_MONGOD="/nowhere/mongod")
+    done = demo.run("--for", "1", "--replicas", replicas)
+
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == (
+        "lookout: the demo needs a server of MongoDB: pip install 'sepelib-mongo[embedded]' "
+        "(Python before 3.14), or mongod\n"
     )
 
 

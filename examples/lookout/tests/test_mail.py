@@ -2,25 +2,26 @@
 it is the same mail. Real greenlets, a real server; no process.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import gevent
 import pytest
 
+from lookout import models
 from lookout.counters import Counters, count
+from lookout.database import Database
 from lookout.judge import Rules
-from lookout.ledger import MAX_OUTBOX, Ledger, LedgerFile, encode
+from lookout.ledger import MAX_OUTBOX, Epoch, LedgerStore
 from lookout.mail import Postman
 from lookout.records import History, Incident, Mail, Result
 from lookout.settings import MailSettings
 from lookout.store import Keeper
 from sepelib.metrics import Registry
+from sepelib.mongo import MockDatabase
 from sepelib.util.retry import Backoff
 from sepelib.util.secrets import Secret
 from sepelib.util.testing import SmtpServer
@@ -36,38 +37,39 @@ def server() -> Iterator[SmtpServer]:
 
 
 class Office:
-    """A ledger on disk and a postman who does not wait long between two tries."""
+    """A term with its ledger, and a postman who does not wait long between two tries."""
 
-    def __init__(self, folder: Path, server: SmtpServer, *recipients: str) -> None:
-        self.file = LedgerFile(folder)
+    def __init__(self, database: Database, server: SmtpServer, *recipients: str) -> None:
         self.settings = MailSettings(
             "lookout@example.org", recipients or (ANN,), "127.0.0.1", server.port
         )
         self.history = History()
-        self.ledger = self.on_disk()
-        self.keeper = Keeper(
-            lambda: encode(self.ledger),
-            lambda text: self.file.write(text, self.ledger.epoch),
-            every=3600,
-        )
+        self.store = LedgerStore(database)
+        self.writer = self.store.claim("r1", Epoch(1, 1))
+        self.ledger = self.writer.ledger
+        self.keeper = Keeper(self.writer.write, every=3600)
         self.counters = Counters(Registry())
         self.asked = 0
-        self.allowed = 1 << 30  # so many times
+        self.judges = True
+        self.silences: dict[str, bool | None] = {}
         self.postman = Postman(
             self.ledger,
             self.keeper,
             self.settings,
             self.counters,
+            saved=self.writer.saved,
+            silenced=lambda target: self.silences.get(target, False),
             allowed=self.ask,
             backoff=Backoff(base=0.01, cap=0.05),
         )
 
     def ask(self) -> bool:
         self.asked += 1
-        return self.asked <= self.allowed
+        return self.judges
 
-    def on_disk(self) -> Ledger:
-        return self.file.read()
+    def saved(self) -> list[str]:
+        """The Message-IDs of the outbox in the database."""
+        return [mail.id for mail in models.Outgoing.objects.order_by("queued_at")]
 
     def fail(self, target: str = "shop") -> None:
         self.probed(target, Result(NOON, 0.1, None, "connection refused"))
@@ -96,7 +98,7 @@ class Office:
                 gevent.sleep(0.005)
 
     def until_idle(self) -> None:
-        self.until(lambda: not self.on_disk().outbox and not self.ledger.outbox)
+        self.until(lambda: not self.ledger.outbox and not self.saved())
 
 
 def ids(server: SmtpServer) -> list[str]:
@@ -107,9 +109,9 @@ OPENED, CLOSED = "INC-1.opened.20261123T120000.000000", "INC-1.closed.20261123T1
 
 
 def test_an_incident_is_a_mail_when_it_opens_and_one_when_it_closes(
-    server: SmtpServer, tmp_path: Path
+    server: SmtpServer, database: Database
 ) -> None:
-    office = Office(tmp_path, server, ANN, f"Bob <{BOB}>")
+    office = Office(database, server, ANN, f"Bob <{BOB}>")
     with office.open():
         office.fail()
         office.recover()
@@ -127,18 +129,17 @@ def test_an_incident_is_a_mail_when_it_opens_and_one_when_it_closes(
 
 
 def test_a_mail_comes_into_the_outbox_with_its_incident_and_leaves_it_when_taken(
-    server: SmtpServer, tmp_path: Path
+    server: SmtpServer, database: Database
 ) -> None:
-    office = Office(tmp_path, server)
+    office = Office(database, server)
     server.fail("TEXT", 451, times=None)
     office.fail()
     office.keeper.flush()
-    saved = json.loads(office.file.path.read_bytes())
-    assert (len(saved["incidents"]), len(saved["outbox"])) == (1, 1)
+    assert (models.Incident.objects.count(), len(office.saved())) == (1, 1)
 
     with office.open():
         office.until(lambda: office.postman.error)
-        assert len(office.on_disk().outbox) == 1
+        assert len(office.saved()) == 1
         server.heal()
         office.until_idle()
 
@@ -147,10 +148,10 @@ def test_a_mail_comes_into_the_outbox_with_its_incident_and_leaves_it_when_taken
 
 @pytest.mark.parametrize("stage", ["CONNECT", "MAIL", "RCPT", "DATA", "TEXT"])
 def test_a_server_that_says_later_is_asked_later_and_gets_the_mail_once(
-    stage: str, server: SmtpServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    stage: str, server: SmtpServer, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "lookout")
-    office = Office(tmp_path, server)
+    office = Office(database, server)
     server.fail(stage, 451, times=3)  # type: ignore[arg-type]
     with office.open():
         office.fail()
@@ -161,10 +162,10 @@ def test_a_server_that_says_later_is_asked_later_and_gets_the_mail_once(
 
 
 def test_a_lost_answer_means_the_same_mail_twice_and_never_another(
-    server: SmtpServer, tmp_path: Path
+    server: SmtpServer, database: Database
 ) -> None:
     server.drop("TEXT")
-    office = Office(tmp_path, server)
+    office = Office(database, server)
     with office.open():
         office.fail()
         office.until_idle()
@@ -173,10 +174,10 @@ def test_a_lost_answer_means_the_same_mail_twice_and_never_another(
 
 
 def test_an_outage_of_the_server_is_one_error_and_the_mails_come_after_it_in_order(
-    server: SmtpServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    server: SmtpServer, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "lookout")
-    office = Office(tmp_path, server)
+    office = Office(database, server)
     server.stop()
     with office.open():
         office.fail()
@@ -194,9 +195,9 @@ def test_an_outage_of_the_server_is_one_error_and_the_mails_come_after_it_in_ord
 
 @pytest.mark.parametrize("stage", ["MAIL", "RCPT", "TEXT"])
 def test_a_mail_that_is_refused_for_good_is_given_up_and_the_next_one_goes_out(
-    stage: str, server: SmtpServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    stage: str, server: SmtpServer, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    office = Office(tmp_path, server)
+    office = Office(database, server)
     server.fail(stage, 550, "not here")  # type: ignore[arg-type]
     with office.open():
         office.fail()
@@ -212,9 +213,9 @@ def test_a_mail_that_is_refused_for_good_is_given_up_and_the_next_one_goes_out(
     assert "550 not here" in complaint
 
 
-def test_a_wrong_password_costs_no_mail(tmp_path: Path) -> None:
+def test_a_wrong_password_costs_no_mail(database: Database) -> None:
     with SmtpServer(users={"lookout": "sesame"}) as server:
-        office = Office(tmp_path, server)
+        office = Office(database, server)
         right = replace(office.settings, user="lookout", password=Secret("sesame"))
         office.postman.use(replace(right, password=Secret("guessed")))
         with office.open():
@@ -229,9 +230,9 @@ def test_a_wrong_password_costs_no_mail(tmp_path: Path) -> None:
 
 
 def test_of_several_each_gets_it_once_or_is_named_as_refused(
-    server: SmtpServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    server: SmtpServer, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    office = Office(tmp_path, server, ANN, BOB, "eve@example.org")
+    office = Office(database, server, ANN, BOB, "eve@example.org")
     server.fail("RCPT", 450, "later", address=BOB, times=2)
     server.fail("RCPT", 550, "no such user", address="eve@example.org")
     with office.open():
@@ -245,23 +246,22 @@ def test_of_several_each_gets_it_once_or_is_named_as_refused(
 
 
 def test_a_mail_that_cannot_be_made_stops_no_other(
-    server: SmtpServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    server: SmtpServer, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    office = Office(tmp_path, server)
+    office = Office(database, server)
     with office.open():
-        office.fail("half \ud800")  # not in UTF-8, so in no mail
+        office.fail("half\nway")  # no subject of a mail
         office.fail("shop")
         office.until(lambda: count(office.counters.sent))
-        office.ledger.incidents.clear()  # nor in JSON that is to be a file
 
     assert [m.message["Subject"] for m in server.messages] == ["shop is down (INC-2)"]
     assert count(office.counters.given_up) == 1
 
 
 def test_what_waits_when_mail_is_switched_off_is_dropped_with_a_warning(
-    server: SmtpServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    server: SmtpServer, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    office = Office(tmp_path, server)
+    office = Office(database, server)
     server.stop()
     with office.open():
         office.fail()
@@ -272,36 +272,38 @@ def test_what_waits_when_mail_is_switched_off_is_dropped_with_a_warning(
         gevent.sleep(0.1)  # some tries, were there any
 
     assert server.messages == ()
-    assert office.on_disk().outbox == []
+    assert office.saved() == []
     assert caplog.messages[-1] == "mail is off: 1 that waited are dropped"
 
 
-def test_after_the_loss_of_a_ledger_another_first_incident_is_another_mail() -> None:
+def test_after_the_loss_of_a_database_another_first_incident_is_another_mail() -> None:
     first = Mail(Incident(1, "shop", NOON, "no"))
     again = Mail(Incident(1, "shop", NOON + timedelta(seconds=9), "no"))
 
     assert first.message_id != again.message_id
 
 
-@pytest.mark.parametrize("mails", [0, 1])
-def test_who_no_longer_judges_leaves_the_mail_to_the_next_judge(
-    mails: int, server: SmtpServer, tmp_path: Path
+def test_who_does_not_judge_sends_nothing_and_goes_on_once_he_judges_again(
+    server: SmtpServer, database: Database
 ) -> None:
-    office = Office(tmp_path, server)
-    office.allowed = mails  # before the mail is sent; after that it is not removed
+    office = Office(database, server)
+    office.judges = False
     with office.open():
         office.fail()
-        office.until(lambda: office.asked > mails)
+        office.until(lambda: office.asked)
         office.postman.wake()
         gevent.sleep(0.1)  # some tries, were there any
+        assert ids(server) == []
+        assert office.saved() == [f"<{OPENED}@lookout.invalid>"]
 
-    assert office.asked == mails + 1
-    assert ids(server) == [OPENED] * mails
-    assert [mail.message_id for mail in office.on_disk().outbox] == [f"<{OPENED}@lookout.invalid>"]
+        office.judges = True  # the lease was renewed late, say
+        office.until_idle()
+
+    assert ids(server) == [OPENED]
 
 
-def test_the_outbox_is_bounded_and_says_so(server: SmtpServer, tmp_path: Path) -> None:
-    office = Office(tmp_path, server)
+def test_the_outbox_is_bounded_and_says_so(server: SmtpServer, database: Database) -> None:
+    office = Office(database, server)
     for _ in range(MAX_OUTBOX):
         office.fail()
         office.recover()
@@ -309,3 +311,78 @@ def test_the_outbox_is_bounded_and_says_so(server: SmtpServer, tmp_path: Path) -
     assert len(office.ledger.outbox) == MAX_OUTBOX
     assert office.postman.complaints[-1].startswith(f"Only the last {MAX_OUTBOX} mails are kept")
     assert office.keeper.close()
+
+
+# Silences
+
+
+def test_a_silenced_outage_is_told_when_the_silence_ends_and_it_does_not(
+    server: SmtpServer, database: Database
+) -> None:
+    office = Office(database, server)
+    office.silences["shop"] = True
+    with office.open():
+        office.fail()
+        office.fail("blog")
+        office.until(lambda: server.messages)
+        gevent.sleep(0.1)  # some tries, were there any
+        assert [m.message["Subject"] for m in server.messages] == ["blog is down (INC-2)"]
+
+        office.silences.clear()
+        office.postman.wake()
+        office.until_idle()
+
+    assert [m.message["Subject"] for m in server.messages][1:] == ["shop is down (INC-1)"]
+
+
+def test_an_outage_that_is_over_before_the_silence_is_told_to_nobody(
+    server: SmtpServer, database: Database
+) -> None:
+    office = Office(database, server)
+    office.silences["shop"] = True
+    with office.open():
+        office.fail()
+        office.recover()
+        office.until(lambda: not office.ledger.outbox)
+        office.silences.clear()
+        office.fail("blog")
+        office.until_idle()
+
+    assert [m.message["Subject"] for m in server.messages] == ["blog is down (INC-2)"]
+
+
+def test_while_nobody_knows_of_silences_no_mail_goes_out_and_none_is_dropped(
+    server: SmtpServer, database: Database
+) -> None:
+    office = Office(database, server)
+    office.silences["shop"] = None
+    with office.open():
+        office.fail()
+        office.recover()
+        gevent.sleep(0.1)  # some tries, were there any
+        assert (server.messages, len(office.ledger.outbox)) == ((), 2)
+        office.silences.clear()
+        office.postman.wake()
+        office.until_idle()
+
+    assert ids(server) == [OPENED, CLOSED]
+
+
+# The database
+
+
+def test_no_mail_goes_out_before_it_is_saved(
+    server: SmtpServer, database: Database, mongo: MockDatabase
+) -> None:
+    office = Office(database, server)
+    mongo.db.create_collection("outbox", validator={"to": "nobody"})
+    with office.open():
+        office.fail()
+        office.until(lambda: office.keeper.error)
+        gevent.sleep(0.1)  # some tries, were there any
+        assert server.messages == ()
+        mongo.db.command("collMod", "outbox", validator={})
+        office.postman.wake()
+        office.until_idle()
+
+    assert ids(server) == [OPENED]

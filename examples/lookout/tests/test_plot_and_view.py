@@ -10,6 +10,7 @@ from lookout.judge import Rules
 from lookout.ledger import Ledger
 from lookout.plot import HEIGHT, WIDTH, percentile, plot
 from lookout.records import History, Result
+from lookout.silences import Silence
 from lookout.targets import Target
 from lookout.voices import Voices
 
@@ -88,21 +89,37 @@ def test_no_answer_at_all_has_no_scale() -> None:
 def test_the_status_is_json_without_secrets_and_its_state_is_the_worst_of_all() -> None:
     history, ledger = History(), Ledger()
     voices = Voices(history, "r1", lambda target: ("r1",))
-    targets = [Target("a", "http://a/"), Target("b", "http://bob:sesame@b/?token=t0ken")]
+    b_url = "http://bob:sesame@b/?token=t0ken"
+    targets = [Target("a", "http://a/"), Target("b", b_url, tags=frozenset({"db"}))]
     for _ in range(2):
         history.add("b", SILENT, Rules())
     history.add("a", good(0.1), Rules())
     ledger.judge_target("b", [history.record("b")], Rules())
 
-    status = view.status(targets, voices, ledger, now=NOON + timedelta(seconds=90))
+    silences = [
+        Silence(f"SIL-{n}", frozenset({"b"}), frozenset(), end, "ann", "a move", NOON)
+        for n, end in enumerate([NOON + timedelta(hours=1), NOON + timedelta(hours=2)], 1)
+    ]
+    status = view.status(
+        targets,
+        voices,
+        ledger,
+        silences=silences,
+        origins={"a": "configuration", "b": "svn"},
+        now=NOON + timedelta(seconds=90),
+    )
 
     assert status == json.loads(json.dumps(status))
     assert status["state"] == "down"
     a, b = status["targets"]
     assert (a["state"], a["p50"], a["incident"]) == ("up", 0.1, None)
-    assert (b["state"], b["p50"], b["incident"]) == ("down", None, "INC-1")
+    assert (b["state"], b["p50"], b["incident"]) == ("down", None, "INC-?")
+    assert [(t["origin"], t["tags"]) for t in (a, b)] == [("configuration", []), ("svn", ["db"])]
+    assert a["silenced"] is None
+    assert b["silenced"] == status["silences"][1]  # the one that ends last
+    assert b["silenced"]["until"] == "2026-11-23T14:00:00.000+00:00"
     (incident,) = status["open_incidents"]
-    assert (incident["id"], incident["duration"]) == ("INC-1", 90.0)
+    assert (incident["id"], incident["duration"]) == ("INC-?", 90.0)
     assert "sesame" not in json.dumps(status)
     assert "t0ken" not in json.dumps(status)
 

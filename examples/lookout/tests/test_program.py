@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.lookout.tests.daemon import Lookout, Target, until
+from examples.lookout.tests.daemon import NOWHERE, Lookout, Target, until
 from lookout import program
 from lookout.records import Result
 from lookout.settings import Configuration, Settings
@@ -215,7 +215,7 @@ def test_what_belongs_to_somebody_else_is_not_run(install: Install) -> None:
 
 def read(tmp_path: Path, text: str) -> Settings:
     path = tmp_path / "lookout.yml"
-    path.write_text(f"service: {{state: /tmp/x}}\n{text}")
+    path.write_text(f"service: {{state: /tmp/x}}\n{text}{NOWHERE}")
     return Configuration(path).load()
 
 
@@ -276,7 +276,7 @@ def test_programs_that_misbehave_delay_no_other_target(
     )
     rows = "".join(f"- {{name: {name}, exec: {name}}}\n" for name in ("stuck", "floods", "fine"))
     (tmp_path / "lookout.yml").write_text(
-        "service: {state: state}\nweb: {port: 0, drain_delay: 0}\n"
+        f"service: {{state: state}}\nweb: {{port: 0, drain_delay: 0}}\n{NOWHERE}"
         f"probes: {{interval: 200ms, timeout: 2s, exec_dir: {folder}}}\n"
         f"targets:\n{rows}- {{name: web, url: '{target.url}'}}\n"
     )

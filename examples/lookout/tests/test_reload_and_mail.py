@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from examples.lookout.tests.daemon import Lookout, Target, until
+from examples.lookout.tests.daemon import Lookout, Target, section, until
 from lookout.counters import count
 from lookout.service import Service
 from lookout.settings import Configuration
 from sepelib.gevent.testing import no_green_threads_left
 from sepelib.metrics import Registry
+from sepelib.mongo import MockDatabase
 from sepelib.util.testing import SmtpServer
 
 BASE = """\
@@ -30,12 +31,12 @@ def server() -> Iterator[SmtpServer]:
 
 
 @pytest.fixture
-def configure(tmp_path: Path) -> Callable[..., Lookout]:
+def configure(tmp_path: Path, mongo: MockDatabase) -> Callable[..., Lookout]:
     """`configure("more: yaml", t0=URL)` writes the file; the lookout is to be entered once."""
 
     def write(more: str = "", **targets: str) -> Lookout:
         rows = "".join(f"- name: {name}\n  url: {url}\n" for name, url in targets.items())
-        (tmp_path / "lookout.yml").write_text(f"{BASE}targets:\n{rows}{more}")
+        (tmp_path / "lookout.yml").write_text(f"{BASE}{section(mongo)}targets:\n{rows}{more}")
         return Lookout("serve", "-c", "lookout.yml", cwd=tmp_path)
 
     return write
@@ -91,7 +92,7 @@ def test_a_reload_that_is_wrong_is_one_line_and_shown_until_one_is_right(
         until(lambda: lookout.status()["complaints"])
 
         said = (
-            "lookout.yml:8:12: targets.0.timeout must be seconds, "
+            "lookout.yml:9:12: targets.0.timeout must be seconds, "
             "which says: a time such as 5s, 250ms or 1m30s, more than none"
         )
         (complaint,) = lookout.status()["complaints"]
@@ -118,13 +119,14 @@ def test_what_only_a_restart_can_change_is_named_in_one_warning_and_stays(
             path.read_text()
             .replace("port: 0", "port: 1, max_connections: 7")
             .replace("state}", "new, name: other, replica: b}")
+            .replace("database: ", "database: x")
             + "log: {json: true}\nzookeeper: {hosts: nowhere.invalid}\n"
         )
         lookout.signal(signal.SIGHUP)
         until(lambda: len(lookout.status()["targets"]) == 2)
 
         (line,) = [line for line in lookout.log.splitlines() if " WARNING " in line]
-        kept = "service.name, service.state, service.replica, zookeeper, web.port, "
+        kept = "service.name, service.state, service.replica, mongo, zookeeper, web.port, "
         kept += "web.max_connections, log.json"
         assert f"only a restart changes {kept}; kept as before" in line
         assert lookout.status()["service"] == "lookout"

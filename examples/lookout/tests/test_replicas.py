@@ -1,4 +1,4 @@
-"""Replicas as child processes on one state directory: who judges, and what a death costs."""
+"""Replicas as child processes on one database: who judges, and what a death costs."""
 
 import json
 import re
@@ -11,7 +11,10 @@ import pytest
 
 from examples.lookout.tests.daemon import Target, until
 from lookout.replicas import Replica, Replicas
+from lookout.settings import MongoSettings
 from lookout.shares import sharers
+from sepelib.mongo import MockDatabase
+from sepelib.util.secrets import Secret
 from sepelib.util.testing import SmtpServer
 from sepelib.zookeeper.testing import Zookeeper
 
@@ -28,7 +31,11 @@ def mailbox() -> Iterator[SmtpServer]:
 
 @pytest.fixture
 def three(
-    target: Target, mailbox: SmtpServer, zookeeper: Zookeeper, tmp_path: Path
+    target: Target,
+    mailbox: SmtpServer,
+    zookeeper: Zookeeper,
+    mongo: MockDatabase,
+    tmp_path: Path,
 ) -> Callable[..., Replicas]:
     """`three()`: replicas that probe the target ten times a second, not started."""
 
@@ -46,7 +53,7 @@ def three(
                 for n in range(targets)
             ],
         }
-        return Replicas(3, values)
+        return Replicas(3, values, MongoSettings(Secret(mongo.uri), mongo.name))
 
     return make
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.lookout.tests.daemon import Lookout, Target, until
+from examples.lookout.tests.daemon import NOWHERE, Lookout, Target, until
 from lookout.cli import main
 
 
@@ -128,8 +128,7 @@ def test_a_signal_ends_it_within_seconds_with_probes_and_browsers_under_way(
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((host, int(port)))
         assert "Traceback" not in lookout.log
-    left = ["history.json", "incidents.json", "incidents.lock", "lock"]
-    assert sorted(p.name for p in (tmp_path / "state").iterdir()) == left
+    assert sorted(p.name for p in (tmp_path / "state").iterdir()) == ["history.json", "lock"]
 
 
 def test_a_second_signal_ends_it_at_once(target: Target, serve: Callable[..., Lookout]) -> None:
@@ -186,6 +185,7 @@ def test_no_incident_that_was_announced_is_lost_by_a_kill(
         target.status = "200 OK"
         with serve(target.url) as lookout:
             until(lambda: lookout.target("t0")["state"] == "up")
+            until(lambda: lookout.status()["judged_by"] and not lookout.status()["open_incidents"])
             target.status = "500 Oops"
             until(lambda opened=f"INC-{n} opened": opened in lookout.log)
             lookout.process.kill()
@@ -344,7 +344,10 @@ def test_a_second_one_on_the_same_state_is_an_error_and_leaves_the_first_alone(
 
 
 def test_a_disk_that_takes_nothing_is_an_error(tmp_path: Path) -> None:
-    command = f"ulimit -f 0; exec {sys.executable} -m lookout dev --replicas 1 --port 0"
+    (tmp_path / "lookout.yml").write_text(
+        f"service: {{state: state}}\n{NOWHERE}targets: [{{name: a, url: 'http://a.invalid/'}}]\n"
+    )
+    command = f"ulimit -f 0; exec {sys.executable} -m lookout serve -c lookout.yml"
 
     done = subprocess.run(
         ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60
@@ -360,7 +363,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[Pat
     def start(state: Path) -> str:
         path = tmp_path / "lookout.yml"
         path.write_text(
-            f"service: {{state: {state}}}\nweb: {{port: 0}}\n"
+            f"service: {{state: {state}}}\nweb: {{port: 0}}\n{NOWHERE}"
             "targets: [{name: a, url: 'http://a.invalid/'}]\n"
         )
         assert main(["serve", "-c", str(path)]) == 1
@@ -419,7 +422,7 @@ def test_a_wrong_configuration_is_one_line_with_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "lookout.yml").write_text(
-        "service: {state: state}\n"
+        f"service: {{state: state}}\n{NOWHERE}"
         "targets:\n"
         "{% for name in ['a', 'b'] %}\n"
         "- name: {{ name }}\n"
@@ -432,7 +435,7 @@ def test_a_wrong_configuration_is_one_line_with_its_place(
     assert main(["serve", "-c", "lookout.yml"]) == 1
 
     assert capsys.readouterr().err == (
-        "lookout: lookout.yml:6:12: targets.0.timeout must be seconds, "
+        "lookout: lookout.yml:7:12: targets.0.timeout must be seconds, "
         "which says: a time such as 5s, 250ms or 1m30s, more than none\n"
     )
     assert not (tmp_path / "state").exists()
@@ -455,7 +458,7 @@ def test_check_config_says_that_all_is_fine(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "lookout.yml"
-    path.write_text("service: {state: x}\ntargets: {{ targets|yaml }}\n")
+    path.write_text(f"service: {{state: x}}\n{NOWHERE}" + "targets: {{ targets|yaml }}\n")
 
     targets = "targets=[{name: a, url: 'http://a/'}]"
     assert main(["check-config", str(path), "-V", targets]) == 0

@@ -25,6 +25,7 @@ TARGETS: list[dict[str, Any]] = [{"name": "shop", "url": "https://shop.example/h
 
 BASE = """\
 service: {state: /tmp/x}
+mongo: {uri: !secret 'mongodb://bob:sesame@h/'}
 targets:
 - name: shop
   url: http://shop.example/
@@ -32,7 +33,7 @@ targets:
 
 
 def read(path: Path, context: dict[str, Any]) -> Settings:
-    return Configuration(path, context=context).load()
+    return Configuration(path, context={"mongo": "mongodb://h/"} | context).load()
 
 
 def complaint(tmp_path: Path, text: str) -> str:
@@ -134,6 +135,54 @@ def test_the_collector_is_on_unless_it_is_switched_off(
     assert settings.zookeeper == ZookeeperSettings("a:1", collector=expected)
 
 
+def test_mongo_is_secret_and_shown_nowhere(tmp_path: Path) -> None:
+    path = tmp_path / "lookout.yml"
+    path.write_text(BASE)
+    configuration = Configuration(path)
+
+    settings = configuration.load()
+    assert settings.mongo.uri.reveal() == "mongodb://bob:sesame@h/"
+    assert settings.mongo.database == "lookout"
+    assert "sesame" not in repr(settings)
+    assert read(SHIPPED, {"targets": TARGETS, "database": "x"}).mongo.database == "x"
+
+
+def test_without_mongo_it_says_where_to_put_it() -> None:
+    with pytest.raises(ConfigError, match=r"^no mongo\.uri: incidents are kept in MongoDB; "):
+        Configuration(SHIPPED, context={"targets": TARGETS}).load()
+
+
+def test_mongo_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOKOUT_MONGO__URI", "mongodb://a,b,c/?replicaSet=rs0")
+
+    settings = Configuration(SHIPPED, context={"targets": TARGETS}).load()
+    assert settings.mongo.uri.reveal() == "mongodb://a,b,c/?replicaSet=rs0"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *(
+            "h:1",
+            "http://h/",
+            "mongodb://",
+            "mongodb://bob:sesame/x@h/",
+            "mongodb://bob:se%same@h/",
+        ),
+        *("mongodb://h:port/", "mongodb+srv://", "7", "mongodb://a/?x"),
+    ],
+)
+def test_what_is_no_uri_of_mongo_is_refused_and_not_repeated(uri: str, tmp_path: Path) -> None:
+    path = tmp_path / "lookout.yml"
+    path.write_text(BASE.replace("mongodb://bob:sesame@h/", uri))
+    with pytest.raises(
+        ConfigError, match=r"lookout\.yml:2:14: mongo.uri: must be a URI such"
+    ) as caught:
+        read(path, {})
+
+    assert "sesame" not in str(caught.value)
+
+
 def test_nobody_to_tell_means_no_mail(tmp_path: Path) -> None:
     path = tmp_path / "lookout.yml"
     for mail in ("", "mail: {host: x}\n", "mail: {enabled: false, recipients: [a@b]}\n"):
@@ -164,7 +213,7 @@ def test_a_reload_that_is_refused_changes_nothing(tmp_path: Path) -> None:
 
     for wrong in ("web: {port: many}\n", "web: {\n", "web: {port: {{ prot }}}\n"):
         path.write_text(BASE + wrong)
-        with pytest.raises(ConfigError, match=r"lookout\.yml:[56]"):
+        with pytest.raises(ConfigError, match=r"lookout\.yml:[67]"):
             configuration.reload()
         assert configuration.config.get_value("web.port") == 1
 
@@ -177,88 +226,89 @@ def test_a_reload_that_is_refused_changes_nothing(tmp_path: Path) -> None:
     [
         (
             BASE + "probes:\n  timeout: fast\n",
-            "lookout.yml:6:12: probes.timeout must be seconds, which says: a time such as 5s",
+            "lookout.yml:7:12: probes.timeout must be seconds, which says: a time such as 5s",
         ),
         (
             BASE + "probes: {quorum: 0}\n",
-            "lookout.yml:5:18: probes.quorum must be count, which says: a whole number from 1",
+            "lookout.yml:6:18: probes.quorum must be count, which says: a whole number from 1",
         ),
         (
             BASE + "zookeeper: {collector: {idl: 3}}\n",
-            "lookout.yml:5:30: zookeeper.collector.idl must be known, "
+            "lookout.yml:6:30: zookeeper.collector.idl must be known, "
             "which says: there are only enabled, idle, interval",
         ),
         (
             BASE + "probes: {intervall: 3}\n",
-            "lookout.yml:5:21: probes.intervall must be known, "
+            "lookout.yml:6:21: probes.intervall must be known, "
             "which says: there are only confirm, exec_dir, interval, quorum, recover, timeout",
         ),
         (
             BASE + "mails: {}\n",
-            "lookout.yml:5:8: mails must be known, "
-            "which says: there are only history, log, mail, probes, service, svn, targets, web",
+            "lookout.yml:6:8: mails must be known, "
+            "which says: there are only "
+            "history, log, mail, mongo, probes, service, svn, targets, web",
         ),
         (
             BASE + "  confirm: 0\n",
-            "lookout.yml:5:12: targets.0.confirm must be count, which says: a whole number from 1",
+            "lookout.yml:6:12: targets.0.confirm must be count, which says: a whole number from 1",
         ),
         (
             BASE + "- name: shop\n  url: http://b/\n",
-            "lookout.yml:5:9: targets.1.name must be new_name, "
+            "lookout.yml:6:9: targets.1.name must be new_name, "
             "which says: another target has this name",
         ),
         (
             BASE + "- {name: a, url: 'ftp://user:sesame@b/'}\n",
-            "lookout.yml:5:18: targets.1.url must be http_url, "
+            "lookout.yml:6:18: targets.1.url must be http_url, "
             "which says: a URL that starts with http:// or https:// and names a host",
         ),
         (
-            "service: {state: /tmp/x}\ntargets: []\n",
-            "lookout.yml:2:10: targets must be watchable, "
+            "service: {state: /tmp/x}\nmongo: {uri: 'mongodb://h/'}\ntargets: []\n",
+            "lookout.yml:3:10: targets must be watchable, "
             "which says: a list with at least one target in it, else there is nothing to watch",
         ),
-        (BASE + "web: 80\n", "lookout.yml:5:6: web must be dict, not int"),
-        (BASE + "web: {port: 80.0}\n", "lookout.yml:5:13: web.port does not fit: must be"),
-        (BASE + "log: {level: LOUD}\n", "lookout.yml:5:14: log.level must be level, which says:"),
+        (BASE + "web: 80\n", "lookout.yml:6:6: web must be dict, not int"),
+        (BASE + "web: {port: 80.0}\n", "lookout.yml:6:13: web.port does not fit: must be"),
+        (BASE + "log: {level: LOUD}\n", "lookout.yml:6:14: log.level must be level, which says:"),
         (
             BASE + "mail: {recipients: [ann]}\n",
-            "lookout.yml:5:7: no 'mail.sender' in 'mail'",
+            "lookout.yml:6:7: no 'mail.sender' in 'mail'",
         ),
         (
             BASE + "mail: {recipients: [a@b, 'c d'], sender: x@y}\n",
-            "lookout.yml:5:26: mail.recipients.1 must be address, which says: one address, such as",
+            "lookout.yml:6:26: mail.recipients.1 must be address, which says: one address, such as",
         ),
         (
             BASE + "mail: {recipients: [a@b], sender: x@y, user: bob, password: sesame,\n"
             "  host: far.example, tls: none}\n",
-            "lookout.yml:5:7: mail: tls='none' would send the password to far.example in clear",
+            "lookout.yml:6:7: mail: tls='none' would send the password to far.example in clear",
         ),
         (
             BASE + "mail: {recipients: [a@b], sender: x@y, tls: ssl}\n",
-            "lookout.yml:5:45: mail.tls must be tls, which says: none, starttls or tls",
+            "lookout.yml:6:45: mail.tls must be tls, which says: none, starttls or tls",
         ),
-        (BASE + "  timeout: 0s\n", "lookout.yml:5:12: targets.0.timeout must be seconds, which"),
-        (BASE + "  confirm: 010\n", "lookout.yml:5:12: "),
-        (BASE + "- just text\n", "lookout.yml:5:3: targets.1 must be dict, not str"),
-        (BASE + "targets: []\n", "lookout.yml:5:1: duplicate key 'targets'"),
-        (BASE + "web: {port: {{ port }}}\n", "lookout.yml:5"),
+        (BASE + "  timeout: 0s\n", "lookout.yml:6:12: targets.0.timeout must be seconds, which"),
+        (BASE + "  confirm: 010\n", "lookout.yml:6:12: "),
+        (BASE + "- just text\n", "lookout.yml:6:3: targets.1 must be dict, not str"),
+        (BASE + "targets: []\n", "lookout.yml:6:1: duplicate key 'targets'"),
+        (BASE + "web: {port: {{ port }}}\n", "lookout.yml:6"),
         ("web: [\n", "lookout.yml:2"),
         (
             BASE + "web: {max_connection: 5}\n",
-            "lookout.yml:5:23: web.max_connection is not known; did you mean 'max_connections'?",
+            "lookout.yml:6:23: web.max_connection is not known; did you mean 'max_connections'?",
         ),
-        (BASE + "web: {drain_delay: soon}\n", "lookout.yml:5:20: web.drain_delay does not fit"),
+        (BASE + "web: {drain_delay: soon}\n", "lookout.yml:6:20: web.drain_delay does not fit"),
         (
             BASE + "web: {request_timeout: 0}\n",
-            "lookout.yml:5:24: web.request_timeout does not fit: must be more than 0 seconds",
+            "lookout.yml:6:24: web.request_timeout does not fit: must be more than 0 seconds",
         ),
         (
             BASE + "web: {admin: {networks: [10.0.0.0/33]}}\n",
-            "lookout.yml:5:25: web.admin.networks does not fit: '10.0.0.0/33' does not appear",
+            "lookout.yml:6:25: web.admin.networks does not fit: '10.0.0.0/33' does not appear",
         ),
-        (BASE + "web: {access_log: loud}\n", "lookout.yml:5:19: web.access_log does not fit"),
-        (BASE + "log: {file: 3}\n", "lookout.yml:5:13: log.file must be str, not int"),
-        (BASE + "log: {json: 3}\n", "lookout.yml:5:13: log.json must be bool, not int"),
+        (BASE + "web: {access_log: loud}\n", "lookout.yml:6:19: web.access_log does not fit"),
+        (BASE + "log: {file: 3}\n", "lookout.yml:6:13: log.file must be str, not int"),
+        (BASE + "log: {json: 3}\n", "lookout.yml:6:13: log.json must be bool, not int"),
         ("targets:\n- name: a\n  url: http://a/\n", "lookout.yml:1:1: no 'service.state'"),
     ],
 )

@@ -4,12 +4,13 @@ import json
 import logging
 import shutil
 from datetime import UTC, datetime, timedelta, timezone
-from functools import partial
 from pathlib import Path
 
 import gevent
 import pytest
+from gevent.event import Event
 
+from lookout.database import Away, Refused
 from lookout.judge import Rules, Standing, State
 from lookout.records import History, Result
 from lookout.store import Keeper, NewerHistory, encode, load, save
@@ -31,7 +32,7 @@ def read(path: Path, max_results: int = 300) -> History:
 
 
 def keep(history: History, path: Path, every: float = 3600) -> Keeper:
-    return Keeper(partial(encode, history), partial(save, path), every=every)
+    return Keeper(lambda: save(path, encode(history)), every=every)
 
 
 def test_what_was_written_is_read_back_equal(tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_a_flush_returns_when_the_disk_has_what_was_known_before(tmp_path: Path)
     keeper = keep(history, path)
     for n in range(1, 4):
         history.add("shop", GOOD, Rules())
-        keeper.flush()
+        assert keeper.flush()
         assert len(json.loads(path.read_bytes())["targets"]["shop"]["results"]) == n
 
     assert keeper.close()
@@ -148,15 +149,45 @@ def test_a_disk_that_fails_is_reported_once_and_tried_again(
     state = tmp_path / "state"
     keeper = keep(some_history(), state / "history.json")
 
-    keeper.flush()
-    keeper.flush()
+    assert not keeper.flush()
+    assert not keeper.flush()
     assert keeper.error is not None
     assert str(state / "history.json") in keeper.error
     state.mkdir()
-    keeper.flush()
+    assert keeper.flush()
 
     assert keeper.error is None
     assert [r.levelname for r in caplog.records] == ["ERROR", "INFO"]
     shutil.rmtree(state)
     assert keeper.close() is False
     assert keeper.error is not None
+
+
+def test_what_hangs_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    never = Event()
+    keeper = Keeper(never.wait, every=3600)
+
+    assert not keeper.flush(timeout=0.05)
+    assert not keeper.close(timeout=0.05)
+    assert keeper.error == "not written within 0.05 s"
+    never.set()
+
+
+def test_of_a_database_that_is_away_the_log_has_heard_already(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.ERROR)
+    troubles: list[Exception] = [Refused("the disk is full"), Away("nobody answers")]
+
+    def fail() -> None:
+        if troubles:
+            raise troubles.pop()
+
+    keeper = Keeper(fail, every=3600, what="incidents")
+    assert not keeper.flush()
+    assert (keeper.error, caplog.messages) == ("nobody answers", [])
+    keeper.error = None
+    assert not keeper.flush()
+    assert caplog.messages == ["incidents not saved, trying on: the disk is full"]
+    assert keeper.flush()
+    assert keeper.close()

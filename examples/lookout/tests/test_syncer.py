@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from examples.lookout.tests.daemon import Lookout, Target, until
+from examples.lookout.tests.daemon import Lookout, Target, section, until
+from lookout.lists import read_list
 from lookout.settings import Configuration
-from lookout.syncer import read_list
 from lookout.targets import Defaults, Program
 from sepelib.core.config import ConfigError
+from sepelib.mongo import MockDatabase
 from sepelib.vcs.testing import Repository, SvnServer
 
 LIST = "ops/targets.yml"
@@ -29,13 +30,15 @@ def server(repository: Repository) -> Iterator[SvnServer]:
 
 
 @pytest.fixture
-def configure(server: SvnServer, target: Target, tmp_path: Path) -> Callable[..., Lookout]:
+def configure(
+    server: SvnServer, target: Target, tmp_path: Path, mongo: MockDatabase
+) -> Callable[..., Lookout]:
     """Writes a configuration with the target `own`; the lookout is to be entered once."""
 
     def write(more: str = "") -> Lookout:
         (tmp_path / "lookout.yml").write_text(
             "service: {state: state}\nweb: {port: 0, drain_delay: 0}\n"
-            f"probes: {{interval: 50ms, timeout: 2s}}\n{more}"
+            f"probes: {{interval: 50ms, timeout: 2s}}\n{more}{section(mongo)}"
             f"targets: [{{name: own, url: '{target.url}'}}]\n"
             f"svn: {{url: '{server.url}/ops', poll: 50ms, username: bob, password: sesame}}\n"
         )
@@ -222,7 +225,8 @@ def test_wrong_settings_of_svn_are_said_with_their_place(
 ) -> None:
     path = tmp_path / "lookout.yml"
     path.write_text(
-        f"svn: {svn}\nservice: {{state: /x}}\ntargets: [{{name: a, url: 'http://x/'}}]\n"
+        f"svn: {svn}\nservice: {{state: /x}}\nmongo: {{uri: 'mongodb://h/'}}\n"
+        "targets: [{name: a, url: 'http://x/'}]\n"
     )
     with pytest.raises(ConfigError) as caught:
         Configuration(path).load()

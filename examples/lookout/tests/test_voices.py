@@ -1,22 +1,23 @@
 """What each replica says of a target, for how long it counts, and how it comes to the others."""
 
-import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import gevent
 import pytest
 
 from lookout import store
+from lookout.database import Database
 from lookout.judge import Rules, State
 from lookout.records import History, Result
-from lookout.results import GONE_FOR_LONG, MAX_SIZE, Exchange, ResultFiles
+from lookout.results import Exchange, PublishedResults
 from lookout.sharing import Everything
 from lookout.targets import Target
 from lookout.voices import KEEP_GONE, ON_THE_WAY, PUBLISHED, Voices
+from sepelib.mongo import MockDatabase
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 RULES = Rules(2, 2)
@@ -164,16 +165,12 @@ def test_only_what_was_probed_since_the_start_is_published_and_no_more_than_is_n
     assert published.records["shop"].standing.state is State.DOWN  # a copy
 
 
-# Files
+# The database
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Callable[[str], ResultFiles]:
-    def make(replica: str) -> ResultFiles:
-        (tmp_path / replica).mkdir(exist_ok=True)
-        return ResultFiles(tmp_path, replica)
-
-    return make
+def published(database: Database) -> Callable[[str], PublishedResults]:
+    return partial(PublishedResults, database)
 
 
 def history(probes: str) -> History:
@@ -182,8 +179,10 @@ def history(probes: str) -> History:
     return found
 
 
-def test_what_one_publishes_the_others_read_once(files: Callable[[str], ResultFiles]) -> None:
-    r1, r2 = files("r1"), files("r2")
+def test_what_one_publishes_the_others_read_once(
+    published: Callable[[str], PublishedResults],
+) -> None:
+    r1, r2 = published("r1"), published("r2")
     assert r2.news(["r1"]) == {}
 
     r1.publish(history("+--"))
@@ -196,62 +195,65 @@ def test_what_one_publishes_the_others_read_once(files: Callable[[str], ResultFi
     assert list(r2.news(["r1"])) == ["r1"]  # it was gone and is there again
 
 
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ('{"version": 2, "targ', "not a history"),
-        ('{"version": 2, "targets": {"shop": 1}}', "not a history"),
-        ("[" * 100_000, "not a history"),
-        ('{"version": 3}', "written by a later lookout"),
-        (" " * (MAX_SIZE + 1), "at most"),
-    ],
-    ids=["cut off", "of another shape", "deep", "newer", "too large"],
-)
-def test_a_file_that_cannot_be_read_is_refused_and_left_alone_until_it_is_replaced(
-    text: str, why: str, files: Callable[[str], ResultFiles], tmp_path: Path
+def test_whatever_a_server_has_said_can_be_published(
+    published: Callable[[str], PublishedResults],
 ) -> None:
-    r1, r2 = files("r1"), files("r2")
-    path = tmp_path / "r1" / "results.json"
-    path.write_text(text)
+    odd = History()
+    odd.add("shop", Result(NOON, 0.1, None, "half \ud800 and \0"), RULES)
+    published("r1").publish(odd)
+
+    (news,) = published("r2").news(["r1"]).values()
+    assert news.records["shop"].results[0].error == "half ? and \0"
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({}, "not a history"),
+        ({"version": "2", "records": []}, "not a history"),
+        ({"version": 2, "records": 5}, "not a history"),
+        ({"version": 2, "records": ["shop"]}, "not a history"),
+        ({"version": 2, "records": [{"target": "shop", "results": 5}]}, "not a history"),
+        ({"version": 3, "records": []}, "written by a later lookout"),
+    ],
+)
+def test_results_that_cannot_be_read_are_refused_until_there_are_others(
+    row: dict[str, Any],
+    why: str,
+    published: Callable[[str], PublishedResults],
+    mongo: MockDatabase,
+) -> None:
+    r1, r2 = published("r1"), published("r2")
+    mongo.db.results.insert_one({"_id": "r1", "at": NOON, **row})
 
     assert r2.news(["r1"]) == r2.news(["r1"]) == {}
-    assert r2.refused["r1"].startswith(f"{path}: ")
     assert why in r2.refused["r1"]
-    assert path.read_text() == text
 
     r1.publish(history("+"))
     assert list(r2.news(["r1"])) == ["r1"]
     assert r2.refused == {}
 
 
-def test_the_refused_file_of_one_that_is_gone_is_no_trouble_any_more(
-    files: Callable[[str], ResultFiles], tmp_path: Path
+def test_the_refused_results_of_one_that_is_gone_are_no_trouble_any_more(
+    published: Callable[[str], PublishedResults], mongo: MockDatabase
 ) -> None:
-    files("r1")
-    r2 = files("r2")
-    (tmp_path / "r1" / "results.json").write_text("?")
+    r2 = published("r2")
+    mongo.db.results.insert_one({"_id": "r1", "at": NOON})
     r2.news(["r1"])
     r2.news([])
 
     assert r2.refused == {}
 
 
-def test_files_of_those_who_are_gone_for_long_are_removed_and_nothing_else(
-    files: Callable[[str], ResultFiles], tmp_path: Path
+def test_the_results_of_one_that_is_gone_go_a_day_later_by_the_clock_of_the_server(
+    published: Callable[[str], PublishedResults], mongo: MockDatabase
 ) -> None:
-    for name in ("old", "young", "there"):
-        files(name).publish(history("+"))
-        (tmp_path / name / "history.json").write_text("{}")
-    for name in ("old", "there"):
-        path = tmp_path / name / "results.json"
-        long_ago = path.stat().st_mtime - GONE_FOR_LONG - 60
-        os.utime(path, (long_ago, long_ago))
+    published("r1").publish(history("+"))
 
-    files("there").sweep(["there"])
-
-    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("*/results.json"))
-    assert left == ["there/results.json", "young/results.json"]
-    assert len(list(tmp_path.glob("*/history.json"))) == 3
+    (index,) = (i for i in mongo.db.results.index_information().values() if "at" in dict(i["key"]))
+    assert index["expireAfterSeconds"] == 86400
+    row = mongo.db.results.find_one({"_id": "r1"})
+    assert row is not None and abs(datetime.now(UTC) - row["at"]) < timedelta(minutes=1)
 
 
 # The exchange
@@ -269,11 +271,11 @@ class Two(Everything):
 class Replica:
     """An exchange, with a history and no probes."""
 
-    def __init__(self, name: str, files: ResultFiles) -> None:
+    def __init__(self, name: str, results: PublishedResults) -> None:
         self.history = History()
         self.voices = Voices(self.history, name, lambda _: ("r1", "r2"))
         self.news: list[set[str]] = []
-        self.exchange = Exchange(self.voices, files, Two(name), news=self.news.append)
+        self.exchange = Exchange(self.voices, results, Two(name), news=self.news.append)
         self.number = 0
 
     def see(self, probes: str) -> None:
@@ -288,8 +290,11 @@ class Replica:
 
 
 @pytest.fixture
-def pair(files: Callable[[str], ResultFiles]) -> Iterator[list[Replica]]:
-    both = [Replica(name, files(name)) for name in ("r1", "r2")]
+def pair(
+    published: Callable[[str], PublishedResults], mongo: MockDatabase
+) -> Iterator[list[Replica]]:
+    mongo.db.create_collection("results")
+    both = [Replica(name, published(name)) for name in ("r1", "r2")]
     for each in both:
         each.exchange.start()
     try:
@@ -318,20 +323,20 @@ def test_each_hears_what_the_other_one_finds(pair: list[Replica]) -> None:
 
 
 def test_results_that_cannot_be_published_are_complained_of_once_and_later_are(
-    pair: list[Replica], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    mongo: MockDatabase, pair: list[Replica], caplog: pytest.LogCaptureFixture
 ) -> None:
     r1, r2 = pair
-    (tmp_path / "r1").rename(tmp_path / "away")
+    mongo.db.command("collMod", "results", validator={"version": "none"})
     r1.see("+")
     until(lambda: r1.exchange.complaints)
     r1.see("-+-+")
+    gevent.sleep(1.1)  # some tries
     (said,) = r1.exchange.complaints
-    assert said.startswith("The results of this replica cannot be published: [Errno 2]")
-    (tmp_path / "away").rename(tmp_path / "r1")
+    assert said.startswith("Results cannot be exchanged with other replicas: ")
+    mongo.db.command("collMod", "results", validator={})
 
     until(lambda: "r1" in r2.voices.known(SHOP))
     until(lambda: not r1.exchange.complaints)
-    until(lambda: errors(caplog))
     assert len(errors(caplog)) == 1
 
 
@@ -339,16 +344,16 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in caplog.records if record.levelno == logging.ERROR]
 
 
-def test_a_damaged_file_of_another_one_is_told_of_and_does_no_harm(
-    pair: list[Replica], tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_damaged_results_of_another_one_are_told_of_and_do_no_harm(
+    mongo: MockDatabase, pair: list[Replica], caplog: pytest.LogCaptureFixture
 ) -> None:
     r1, _ = pair
-    path = tmp_path / "r2" / "results.json"
-    path.write_text(json.dumps({"version": 2, "targets": {"shop": {"results": 5}}}))
+    row = {"version": 2, "records": [{"target": "shop", "results": 5}]}
+    mongo.db.results.replace_one({"_id": "r2"}, {"at": NOON, **row}, upsert=True)
     until(lambda: r1.exchange.complaints)
 
     r1.see("+")
     assert r1.states() == {"r1": State.UP}
     (said,) = r1.exchange.complaints
-    assert said.startswith(f"The results of r2 are not listened to: {path}: not a history")
-    assert len([r for r in caplog.records if r.levelno == logging.ERROR]) == 1
+    assert said.startswith("The results of r2 are not listened to: not a history")
+    assert len(errors(caplog)) == 1

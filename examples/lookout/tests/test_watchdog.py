@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import gevent
@@ -35,7 +34,7 @@ class Watch:
     def __init__(self, folder: Path, names: str, prober: Callable[[Target], Result]) -> None:
         self.path = folder / "history.json"
         self.history = History()
-        self.keeper = Keeper(partial(encode, self.history), partial(save, self.path), every=3600)
+        self.keeper = Keeper(lambda: save(self.path, encode(self.history)), every=3600)
         self.heard: list[tuple[str, State]] = []
         self.targets = [
             Target(name, f"http://{name}/", 0.02, 1.0, Rules(2, 2)) for name in names.split()

@@ -26,6 +26,7 @@ from lookout.judge import Rules
 from lookout.ledger import Ledger
 from lookout.logs import JsonLines
 from lookout.records import History, Result
+from lookout.silences import Silence
 from lookout.targets import Target
 from lookout.voices import Voices
 from lookout.web import make_app
@@ -45,6 +46,7 @@ class App:
     def __init__(self) -> None:
         self.history = History()
         self.ledger = Ledger()
+        self.silences: list[Silence] = []
         self.uptime = 0.0
         self.history.add("shop", GOOD, Rules())
 
@@ -56,6 +58,8 @@ class App:
             lambda: self.ledger,
             self.health,
             lambda: None,
+            silences=lambda: self.silences,
+            origins=lambda: {"shop": "svn"},
         )
         return app.test_client()
 
@@ -85,6 +89,26 @@ def test_what_a_client_has_is_not_sent_again_until_something_has_happened(path: 
     news = app.client.get(path, headers={"If-None-Match": tag})
     assert news.status_code == 200
     assert b"connection refused" in news.data
+
+
+def test_a_silence_is_news_and_what_was_typed_into_it_is_no_part_of_the_page() -> None:
+    app = App()
+    tags = {path: app.client.get(path).headers["ETag"] for path in PATHS}
+    app.silences = [
+        Silence(
+            "SIL-1",
+            *(frozenset({"shop"}), frozenset({"web"}), datetime.now(UTC) + timedelta(hours=1)),
+            *("<i>ann</i>", "new <b>disks</b>", datetime.now(UTC)),
+        )
+    ]
+    for path, tag in tags.items():
+        assert app.client.get(path, headers={"If-None-Match": tag}).status_code == 200
+
+    page = app.client.get("/").text
+    assert page.count("by &lt;i&gt;ann&lt;/i&gt;: new &lt;b&gt;disks&lt;/b&gt;") == 1
+    assert "<td>SIL-1</td>" in page
+    assert "<b>" not in page
+    assert "<i>" not in page
 
 
 def test_the_clock_alone_is_no_news_while_an_incident_is_open() -> None:
@@ -270,7 +294,7 @@ def test_a_log_file_that_cannot_be_written_is_an_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("lookout.yml").write_text(
-        "service: {state: state}\nlog: {file: nowhere/x.log}\n"
+        "service: {state: state}\nlog: {file: nowhere/x.log}\nmongo: {uri: 'mongodb://h/'}\n"
         "targets: [{name: a, url: 'http://a/'}]\n"
     )
 

@@ -1,8 +1,8 @@
 """The chair of the judge: whoever sits there opens and closes incidents, and mails about them.
 
-    claim the ledger ─► judge each result as it comes ─► on disk ─► say so, mail
-           ▲                                                             │
-           └── the next term, here or elsewhere ◄── asked to stop, or no longer the one ──┘
+    claim the ledger ─► judge each result as it comes ─► save ─► say so, mail
+           ▲                                                        │
+           └── the next term, here or elsewhere ◄── asked to stop, or no longer the one
 
 `serve()` is the target of a SingletonService; with one replica it runs in a thread of its own.
 Between two terms results are noted and not judged. A judge that comes anew begins with a target at
@@ -12,20 +12,21 @@ its next result, of any replica: where it stood before was perhaps judged alread
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Protocol
 
-import gevent
 from gevent.event import Event
-from gevent.threadpool import ThreadPool
 
 from lookout.counters import Counters
-from lookout.ledger import Deposed, Epoch, Ledger, LedgerFile, encode
+from lookout.database import Away, Database, Refused
+from lookout.ledger import Deposed, Epoch, Ledger, LedgerStore, Writer
 from lookout.mail import Postman
 from lookout.records import Incident
 from lookout.settings import MailSettings
-from lookout.store import HistoryUnreadable, Keeper
+from lookout.store import Keeper
 from lookout.targets import Target
 from lookout.voices import Voices
 
@@ -34,7 +35,8 @@ __all__ = ["Chair", "Leads"]
 log = logging.getLogger(__name__)
 
 TURN = 1.0  # seconds after which the judge asks whether it is still the one, without news
-PATIENCE = 2.0  # seconds that a page waits for a disk
+CLAIM = 10.0  # seconds that a leader tries to claim; then another may, who can perhaps
+FRESH = 0.5  # seconds for which what was read is shown again
 
 
 class Leads(Protocol):
@@ -50,35 +52,17 @@ class Leads(Protocol):
 class _Term:
     """What is there only while this replica judges."""
 
-    def __init__(
-        self,
-        leadership: Leads,
-        ledger: Ledger,
-        file: LedgerFile,
-        disk: ThreadPool,
-        mail: MailSettings | None,
-        counters: Counters,
-        save_every: float,
-    ) -> None:
+    def __init__(self, leadership: Leads, writer: Writer, keeper: Keeper, postman: Postman) -> None:
         self.leadership = leadership
-        self.ledger = ledger
-        self.news: list[Incident] = []  # to be saved and announced
+        self.writer = writer
+        self.ledger = writer.ledger
+        self.keeper = keeper
+        self.postman = postman
         self.deposed: Deposed | None = None
-        self._file = file
-        self.keeper = Keeper(
-            lambda: encode(ledger), self._write, every=save_every, what="incidents", disk=disk
-        )
-        self.postman = Postman(ledger, self.keeper, mail, counters, allowed=lambda: self.goes_on)
 
     @property
     def goes_on(self) -> bool:
         return self.deposed is None and self.leadership.is_leader
-
-    def _write(self, text: str) -> None:  # in a thread of the disk
-        try:
-            self._file.write(text, self.ledger.epoch)
-        except Deposed as error:
-            self.deposed = error
 
 
 class Chair:
@@ -86,15 +70,15 @@ class Chair:
 
     voices: what is known of a target. keeper: of the own history.
     replica: the name that the ledger is signed with.
-    announce: called with each incident that opens or closes, once it is on disk; also when the
-    disk fails, since a watchdog that keeps silent is the worse one.
+    announce: called with each incident that opens or closes, once it is saved.
+    silenced: see `Postman`.
     """
 
     def __init__(
         self,
         voices: Voices,
         keeper: Keeper,
-        file: LedgerFile,
+        database: Database,
         counters: Counters,
         *,
         replica: str,
@@ -102,24 +86,25 @@ class Chair:
         mail: MailSettings | None,
         max_incidents: int,
         save_every: float,
+        silenced: Callable[[str], bool | None] = lambda target: False,
     ) -> None:
         self._voices = voices
         self._keeper = keeper
-        self._file = file
+        self._database = database
+        self._store = LedgerStore(database)
         self._counters = counters
         self._replica = replica
         self._announce = announce
         self._mail = mail
         self._max_incidents = max_incidents
         self._save_every = save_every
-        self._names: Collection[str] = ()
+        self._silenced = silenced
+        self._names: Collection[str] | None = None
         self._term: _Term | None = None
-        self._error: str | None = None  # of the last save
-        self._unread: str | None = None
+        self._error: str | None = None  # of the last term
         self._seen = Ledger()
+        self._seen_at = float("-inf")
         self._wake = Event()
-        # One thread for all terms: nothing overtakes what a judge before has begun to write.
-        self._disk = ThreadPool(1)
 
     # Of the probes.
 
@@ -132,47 +117,34 @@ class Chair:
         if term is None or not term.goes_on:
             return
         records = list(self._voices.fresh(target).values())
-        incident = term.ledger.judge_target(target.name, records, target.rules)
-        if incident is not None:
-            term.news.append(incident)
-            self._wake.set()
+        if term.ledger.judge_target(target.name, records, target.rules) is not None:
+            term.keeper.hurry()
 
-    def watch(self, names: Collection[str]) -> None:
-        """Close what is open for any target but these, now or when it is for us."""
+    def watch(self, names: Collection[str] | None) -> None:
+        """Close what is open for any target but these, now or when it is for us.
+
+        None: it is not known yet which there are.
+        """
         self._names = names
-        if (term := self._term) is not None and term.goes_on:
-            term.news += term.ledger.watch_only(names, datetime.now(UTC))
-            self._wake.set()
+        if names is not None and (term := self._term) is not None and term.goes_on:
+            term.ledger.watch_only(names, datetime.now(UTC))
+            term.keeper.hurry()
 
     # A term.
 
     def serve(self, leadership: Leads, epoch: Epoch | None = None) -> None:
-        """Judge until *leadership* ends; see `LedgerFile.claim` for what it may raise."""
-        try:
-            ledger = self._disk.apply(self._file.claim, (self._replica, epoch))
-        except Exception as error:
-            self._error = str(error)
-            self._counters.deposed.inc(isinstance(error, Deposed))
-            raise
-        ledger.limit(self._max_incidents)
-        term = _Term(
-            leadership,
-            ledger,
-            self._file,
-            self._disk,
-            self._mail,
-            self._counters,
-            self._save_every,
-        )
-        self._term = term
+        """Judge until *leadership* ends. Raises what that does, and Deposed for the claim."""
+        writer = self._claim(leadership, epoch)
+        if writer is None:
+            return
+        term = self._begin(leadership, writer)
         try:
             term.postman.start()
             leadership.stopping.rawlink(self._hurry)
             self.watch(self._names)
-            log.info("%s judges, epoch %d/%d", self._replica, *ledger.epoch)
+            log.info("%s judges, epoch %d/%d", self._replica, *writer.epoch)
             while term.deposed is None:
                 leadership.check()
-                self._publish(term)
                 if leadership.stopping.is_set():
                     return
                 self._wake.wait(TURN)
@@ -181,25 +153,62 @@ class Chair:
             leadership.stopping.unlink(self._hurry)
             self._end(term)
 
+    def _claim(self, leadership: Leads, epoch: Epoch | None) -> Writer | None:
+        """None where there is nothing to be claimed: the database is away, or the lead is."""
+        until = time.monotonic() + CLAIM
+        while not leadership.stopping.is_set():
+            leadership.check()
+            try:
+                return self._store.claim(self._replica, epoch)
+            except Deposed as error:
+                self._error = str(error)
+                self._counters.deposed.inc()
+                raise
+            except Away as error:
+                if isinstance(error, Refused):
+                    self._error = str(error)
+                if time.monotonic() > until:
+                    break
+                leadership.stopping.wait(TURN)
+        return None
+
+    def _begin(self, leadership: Leads, writer: Writer) -> _Term:
+        def save() -> None:
+            ledger = writer.ledger
+            if ledger.news:
+                # Where the target stands first: after a kill -9 between the two the incident opens
+                # again.
+                self._keeper.flush()
+            try:
+                told = writer.write()
+            except Deposed as error:
+                term.deposed = error
+                self._wake.set()
+                return
+            for incident in told:
+                self._counters.told(incident)
+                self._announce(incident)
+            postman.wake()
+
+        writer.ledger.limit(self._max_incidents)
+        keeper = Keeper(save, every=self._save_every, what="incidents")
+        postman = Postman(
+            writer.ledger,
+            keeper,
+            self._mail,
+            self._counters,
+            saved=writer.saved,
+            silenced=self._silenced,
+            allowed=lambda: term.goes_on,
+        )
+        self._term = term = _Term(leadership, writer, keeper, postman)
+        return term
+
     def _hurry(self, _: object) -> None:
         self._wake.set()
 
-    def _publish(self, term: _Term) -> None:
-        news, term.news = term.news, []
-        if not news:
-            return
-        # Where the target stands first: after a kill -9 between the two the incident opens again.
-        self._keeper.flush()
-        term.keeper.flush()  # nobody hears of an incident that a kill -9 would undo
-        if term.deposed is not None:
-            return
-        for incident in news:
-            self._counters.told(incident)
-            self._announce(incident)
-        term.postman.wake()  # the mail itself came into the outbox with the incident
-
     def _end(self, term: _Term) -> None:
-        """Bring the term to its end, which may be hurried: what is left meets the epoch."""
+        """Bring the term to its end, which may be hurried: what is left meets the fence."""
         self._term, self._seen = None, term.ledger
         try:
             term.postman.stop()
@@ -207,6 +216,8 @@ class Chair:
             term.keeper.close()
             self._error = term.keeper.error
             if term.deposed is not None:
+                if term.deposed.is_by_equal:
+                    self._error = f"{term.deposed}; are there two, and no zookeeper?"
                 self._counters.deposed.inc()
                 log.warning("nothing written: %s", term.deposed)
 
@@ -214,10 +225,8 @@ class Chair:
 
     @property
     def error(self) -> str | None:
-        """Why the ledger could not be saved from here, or read; None when it could."""
-        if self._term is not None:
-            return self._term.keeper.error
-        return self._error or self._unread
+        """Why incidents could not be saved from here; None when they could, or others can."""
+        return self._error if self._term is None else self._term.keeper.error
 
     @property
     def postman(self) -> Postman | None:
@@ -241,17 +250,18 @@ class Chair:
             self._term.ledger.limit(max_incidents)
 
     def ledger(self) -> Ledger:
-        """What there is, whoever judges; as last seen while the disk does not answer."""
+        """What there is, whoever judges; as last seen while the database does not answer."""
         if self._term is not None:
             return self._term.ledger
-        try:
-            ledger: Ledger = gevent.with_timeout(
-                PATIENCE, self._disk.apply, self._file.read, timeout_value=self._seen
-            )
-        except (OSError, HistoryUnreadable) as error:
-            self._unread = str(error)
-            return self._seen
+        now = time.monotonic()
+        # Whether it is back is found out by others; no page waits for that.
+        if self._database.error is None and now - self._seen_at > FRESH:
+            self._seen_at = now
+            with suppress(Away):
+                self._see(self._store.read())
+        return self._seen
+
+    def _see(self, ledger: Ledger) -> None:
         if ledger.epoch > self._seen.epoch:
-            self._error = None  # others could save it
-        self._seen, self._unread = ledger, None
-        return ledger
+            self._error = None  # others can
+        self._seen = ledger

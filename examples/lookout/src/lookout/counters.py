@@ -10,7 +10,7 @@
 | `lookout_mails_waiting` | | |
 | `lookout_share_targets` | | that this replica probes |
 | `lookout_replicas` | | that it knows, itself included |
-| `lookout_degraded` | | 1 while ZooKeeper is away |
+| `lookout_degraded` | | 1 while ZooKeeper or MongoDB is away |
 | `lookout_deposed` | | terms in which a later judge had written already |
 | `lookout_reloads` | result | taken, refused |
 | `lookout_targets` | state | up, down, ... |
@@ -124,7 +124,7 @@ class Counters:
             undo.callback(targets.labels(state.value).bind(number))
         mails = self._registry.gauge("lookout_mails_waiting", "Mails in the outbox.")
         undo.callback(mails.bind(waiting))
-        away = self._registry.gauge("lookout_degraded", "Whether ZooKeeper is away.")
+        away = self._registry.gauge("lookout_degraded", "Whether ZooKeeper or MongoDB is away.")
         undo.callback(away.bind(degraded))
         mine = self._registry.gauge("lookout_share_targets", "Targets that this replica probes.")
         undo.callback(mine.bind(share))

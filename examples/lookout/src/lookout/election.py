@@ -46,13 +46,13 @@ class Alone:
         """It leads."""
 
     def _run(self) -> None:
-        delays = Backoff(base=0.5, cap=30.0).delays()
+        delays = Backoff(base=0.5, cap=10.0).delays()
         while not self.stopping.is_set():
             try:
                 self._chair.serve(self)
             except Exception as error:
                 log.error("nobody judges, trying on: %s", error)
-                self.stopping.wait(next(delays))
+            self.stopping.wait(next(delays))
 
 
 class Elected:
@@ -102,7 +102,7 @@ class Elected:
         return contenders[0].identifier if contenders else None
 
     def _serve(self, leadership: Leadership) -> None:
-        # Tokens begin anew with the data of ZooKeeper, and the file stays: later data counts as
+        # Tokens begin anew with the data of ZooKeeper, and the incidents stay: later data counts as
         # later, whatever its tokens are.
         made = self._client.get(leadership.path)[1].ctime
         self._chair.serve(leadership, Epoch(made, leadership.token))

@@ -1,11 +1,13 @@
 """Send the mails of the outbox, oldest first, by one greenlet that a dead server cannot hold up.
 
-    queued with its incident ──► on disk ──► sent ──┬── taken ─────────────────► removed, on disk
-                                   ▲                ├── refused for good ──────► given up, ERROR
-                                   └── a while later ──── anything else
+    queued with its incident ──► saved ──► sent ──┬── taken ─────────────────► removed, saved
+                                   ▲              ├── refused for good ──────► given up, ERROR
+                                   └─ a while later ──── anything else
 
 A mail is sent at least once: where the answer to it was lost, or a `kill -9` came between the
-answer and the disk, it is sent again with the same Message-ID, by whichever replica judges then.
+answer and the save, it is sent again with the same Message-ID, by whichever replica judges then.
+None is sent that is not saved: another judge would tell of the same outage in another mail.
+While a target is silenced the mail about it waits, and is dropped once its incident is closed.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ __all__ = ["Postman", "sentence"]
 log = logging.getLogger(__name__)
 
 Reply = tuple[int, bytes]
+LOOK = 1.0  # seconds, while mails are held back, are not ours or cannot be saved
 BACKOFF = Backoff(base=0.5, cap=60.0)
 
 # Here a server refuses this mail. Before, at the login say, it refuses any: the operator will
@@ -42,8 +45,9 @@ ABOUT_THE_MAIL = ("MAIL", "RCPT", "DATA", "TEXT")
 class Postman:
     """The thread. *settings*: None sends nothing and drops what waits: nobody wants it.
 
-    allowed: asked before each mail and before each save; no ends the thread, and what waits is left
-    for the next judge.
+    saved: whether a mail is saved, with its incident.
+    silenced: whether no mail shall go out about the target of this name; None: it is not known yet.
+    allowed: asked before each mail; as long as it says no, none is sent.
 
     It never blocks the hub: the process is patched, so a socket waits in its greenlet only.
     """
@@ -55,6 +59,8 @@ class Postman:
         settings: MailSettings | None,
         counters: Counters,
         *,
+        saved: Callable[[Mail], bool],
+        silenced: Callable[[str], bool | None] = lambda target: False,
         allowed: Callable[[], bool] = lambda: True,
         backoff: Backoff = BACKOFF,
     ) -> None:
@@ -62,6 +68,8 @@ class Postman:
         self._counters = counters
         self._last_refusal = ""
         self._ledger = ledger
+        self._saved = saved
+        self._silenced = silenced
         self._allowed = allowed
         self._keeper = keeper
         self._backoff = backoff
@@ -116,24 +124,45 @@ class Postman:
             if settings is None or not outbox:
                 self._wake.wait()
                 continue
-            mail = outbox[0]
-            self._keeper.flush()  # nobody gets a mail about an incident that a kill -9 would undo
+            mail = self._next()
+            if mail is None:
+                self._wake.wait(LOOK)
+                continue
+            if not self._saved(mail):
+                self._keeper.flush()
+                # With its number it is another one by now.
+                self._wake.wait(0.0 if mail not in outbox or self._saved(mail) else LOOK)
+                continue
             if not self._allowed():
-                return
-            if settings is not self._settings or mail not in outbox:
-                continue  # other settings came meanwhile, or mail is off now
+                # Perhaps for a moment only, while the lease is renewed late: the end is `stop()`.
+                self._wake.wait(LOOK)
+                continue
             again = self._deliver(mail, settings)
-            if not self._allowed():
-                return
-            self._settle(mail, again)
+            self._settle(mail, again)  # which the database refuses if another one judges by now
             if again is None:
                 delays = self._backoff.delays()
             else:
                 self._wake.wait(next(delays))
 
+    def _next(self) -> Mail | None:
+        """The oldest one that may be sent; what nobody is to hear of any more is dropped."""
+        outbox = self._ledger.outbox
+        silenced = {name: self._silenced(name) for name in {m.incident.target for m in outbox}}
+        going_on = {i.number for i in self._ledger.incidents if i.is_open}
+        kept = [
+            mail
+            for mail in outbox
+            if not silenced[mail.incident.target] or mail.incident.number in going_on
+        ]
+        if len(kept) < len(outbox):
+            log.info("silenced, and over: mails dropped: %d", len(outbox) - len(kept))
+            outbox[:] = kept
+            self._keeper.touch()
+        return next((mail for mail in kept if silenced[mail.incident.target] is False), None)
+
     def _deliver(self, mail: Mail, settings: MailSettings) -> Mail | None:
         """Send *mail*; give what is to be sent later, None for nothing."""
-        to = mail.to or settings.recipients
+        to = sorted(mail.to) or settings.recipients
         try:
             refused = _send(mail, settings, to)
         except RecipientsRefused as error:
@@ -155,7 +184,7 @@ class Postman:
         if late:
             self._failed(_words(refused, late))
             # All of them: then whoever is to get mails by the time it works.
-            return mail if len(late) == len(to) else replace(mail, to=late)
+            return mail if len(late) == len(to) else replace(mail, to=frozenset(late))
         self._worked()
         return None
 
@@ -175,7 +204,7 @@ class Postman:
         log.error("mail given up: %s", self._last_refusal)
 
     def _settle(self, mail: Mail, again: Mail | None) -> None:
-        """Take *mail* out of the outbox, in memory and on disk, or put *again* in its place."""
+        """Take *mail* out of the outbox, and save that, or put *again* in its place."""
         outbox = self._ledger.outbox
         if again is mail or mail not in outbox:  # one too many meanwhile, or mail is off now
             return

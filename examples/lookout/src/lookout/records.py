@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from lookout.judge import Rules, Standing
 
-__all__ = ["History", "Incident", "Mail", "Record", "Result"]
+__all__ = ["History", "Incident", "Mail", "Record", "Result", "well_formed"]
 
 KEEP_UNWATCHED = timedelta(days=7)
 
@@ -36,7 +36,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """One outage of one target, open until *closed_at* is set."""
+    """One outage of one target, open until *closed_at* is set.
+
+    number: negative as long as it is not saved, only to tell it from others.
+    """
 
     number: int
     target: str
@@ -47,7 +50,7 @@ class Incident:
 
     @property
     def id(self) -> str:
-        return f"INC-{self.number}"
+        return f"INC-{'?' if self.number < 0 else self.number}"
 
     @property
     def is_open(self) -> bool:
@@ -66,17 +69,21 @@ class Mail:
     """
 
     incident: Incident
-    to: tuple[str, ...] = ()
+    to: frozenset[str] = frozenset()
 
     @property
     def kind(self) -> str:
         return "opened" if self.incident.is_open else "closed"
 
     @property
+    def queued_at(self) -> datetime:
+        return self.incident.closed_at or self.incident.opened_at
+
+    @property
     def message_id(self) -> str:
         """The same whenever it is sent, so that a mail client shows a repeated mail once.
 
-        With the moment in it: after the loss of a history there is another INC-1.
+        With the moment in it: after the loss of a database there is another INC-1.
         """
         at = f"{self.incident.opened_at:%Y%m%dT%H%M%S.%f}"
         return f"<{self.incident.id}.{self.kind}.{at}@lookout.invalid>"
@@ -128,3 +135,8 @@ class History:
         self.max_results = max_results
         for record in self.records.values():
             record.results = deque(record.results, max_results)
+
+
+def well_formed(text: str) -> str:
+    """*text* as fits into UTF-8, whatever a program or a server has said."""
+    return text.encode(errors="replace").decode()

@@ -1,8 +1,8 @@
-"""What `lookout dev` runs: equal replicas as child processes, which share one state directory.
+"""What `lookout dev` runs: equal replicas as child processes, which share one database.
 
 lookout dev ──┬── ZooKeeper ◄──── who judges? ────┬── r1 ──┬── probes ──► the targets
   (parent)    ├── targets, mail server            ├── r2   └── mails, if it judges
-              └── reads state/incidents.json ◄──writes── the judge
+              └── reads incidents ◄── MongoDB ◄──writes── the judge
 
 Each is a `lookout serve` as on a host of its own. All end with the parent, after `kill -9` too.
 """
@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime
 from types import TracebackType
 from typing import Self
 
 import gevent
 
-from lookout.ledger import Ledger, LedgerFile
+from lookout.database import Away
+from lookout.ledger import Ledger, LedgerStore
 from lookout.records import Incident
 from lookout.service import CannotStart
-from lookout.settings import SHIPPED
-from lookout.store import HistoryUnreadable, NewerHistory
+from lookout.settings import SHIPPED, MongoSettings
 from sepelib.util.testing import ServerNotReady, ServerProcess, SupervisorLost
 
 __all__ = ["News", "Replica", "Replicas"]
@@ -36,14 +36,24 @@ PROBES = re.compile(r"^lookout_probes_total\{.*\} (\d+)", re.MULTILINE)
 
 
 class Replica:
-    """One of them. *values* fill in the template of the shipped configuration."""
+    """One of them, with a state directory of its own.
 
-    def __init__(self, name: str, values: Mapping[str, object]) -> None:
+    values: fill in the template of the shipped configuration. mongo: is told by the environment,
+    which none but the user of the process can read.
+    """
+
+    def __init__(self, name: str, values: Mapping[str, object], mongo: MongoSettings) -> None:
         self.name = name
+        own = {**values, "replica": name, "state": f"{values['state']}/{name}"}
+        place = {
+            "LOOKOUT_MONGO__URI": mongo.uri.reveal(),
+            "LOOKOUT_MONGO__DATABASE": mongo.database,
+        }
         self.process = ServerProcess(
-            lambda process: _serve({**values, "replica": name, "port": process.port}),
+            lambda process: _serve({**own, "port": process.port}),
             ready=lambda _: self.get("ping") == "pong",
             name=name,
+            env={**os.environ, **place},
             start_timeout=START_TIMEOUT,
         )
 
@@ -94,8 +104,8 @@ class Replica:
 class Replicas:
     """*number* of them, started and stopped side by side; to be used in a `with` block."""
 
-    def __init__(self, number: int, values: Mapping[str, object]) -> None:
-        self.all = [Replica(f"r{n}", values) for n in range(1, number + 1)]
+    def __init__(self, number: int, values: Mapping[str, object], mongo: MongoSettings) -> None:
+        self.all = [Replica(f"r{n}", values, mongo) for n in range(1, number + 1)]
 
     def __iter__(self) -> Iterator[Replica]:
         return iter(self.all)
@@ -144,36 +154,33 @@ class Replicas:
 
 
 class News:
-    """What the ledger on disk tells that it did not tell before; the judge alone writes it."""
+    """What the ledger in the database tells that it did not tell before."""
 
-    def __init__(self, file: LedgerFile) -> None:
-        self._file = file
+    def __init__(self, store: LedgerStore) -> None:
+        self._store = store
         self._epoch = Ledger().epoch
-        self._known: dict[tuple[int, datetime], Incident] = {}
+        self._known: dict[str, Incident] = {}
         self.opened = self.closed = 0
-        self.look()
-        self.opened = self.closed = 0  # what there was before is no news
 
     def look(self) -> list[str | Incident]:
         """A sentence for a new judge, an Incident for each that has opened or closed."""
         try:
-            ledger = self._file.read()
-        except (OSError, HistoryUnreadable, NewerHistory):  # the replicas complain of it
+            ledger = self._store.read()
+        except Away:  # the replicas complain of it
             return []
         news = list[str | Incident]()
         if ledger.epoch != self._epoch:
             news.append(f"{ledger.judge} judges")
             self._epoch = ledger.epoch
         for incident in ledger.incidents:
-            key = (incident.number, incident.opened_at)
-            known = self._known.get(key)
+            known = self._known.get(incident.id)
             if known is None:
                 news.append(replace(incident, closed_at=None, closed_because=None))
                 self.opened += 1
             if not incident.is_open and (known is None or known.is_open):
                 news.append(incident)
                 self.closed += 1
-            self._known[key] = incident
+            self._known[incident.id] = incident
         return news
 
 

@@ -1,118 +1,95 @@
-"""How the last results of each replica come to the others: a file of each in the shared directory.
+"""How the last results of each replica come to the others: a document of each in MongoDB.
 
-    r1 probes ──► r1/results.json ──► r2, r3, and whichever of them judges
+    r1 probes ──► {_id: r1, records: ...} ──► r2, r3, and whichever of them judges
 
-A file has the last few results of each target that its replica probes, and is replaced as a whole:
-at once when a target stands elsewhere than before, else twice a second at most. Nothing is lost
-with one that is lost: it is written again with the next result.
+It has the last few results of each target that its replica probes, and is replaced as a whole: at
+once when a target stands elsewhere than before, else twice a second at most. Nothing is lost with
+one that is lost: it is written again with the next result.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
-from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import gevent
 from gevent.event import Event
-from gevent.threadpool import ThreadPool
 
-from lookout import store
+from lookout import models, store
+from lookout.database import Away, Database, Refused
 from lookout.records import History
 from lookout.sharing import Sharing
 from lookout.targets import Target
 from lookout.voices import PUBLISHED, Voices
 from sepelib.gevent import GreenThread
-from sepelib.util.fs import atomic_write
+from sepelib.mongo import find_and_modify
 
-__all__ = ["Exchange", "ResultFiles", "Results"]
+__all__ = ["Exchange", "PublishedResults"]
 
 log = logging.getLogger(__name__)
 
-FILE = "results.json"
-MAX_SIZE = 4 << 20  # bytes; ten results of a thousand targets are less
-GONE_FOR_LONG = 86400.0  # seconds after which the file of a replica that has gone is removed
+PATIENCE = 2.0  # seconds for the database
 LOOK = 0.25  # seconds from one look to the next
 WRITE = 0.5  # and from one write to the next, without news
-SWEEP = 3600.0
 
 
-class Results(Protocol):
-    """What an exchange of results has to do. Every method may wait for a disk."""
+class PublishedResults:
+    """What all have published in *database*. Every method waits for it, and raises Away.
 
-    @property
-    def refused(self) -> dict[str, str]:
-        """Of which replicas the last results could not be had, and why."""
+    refused: of which replicas the last results cannot be used, and why.
+    """
+
+    def __init__(self, database: Database, replica: str) -> None:
+        self.refused: dict[str, str] = {}
+        self._database = database
+        self._replica = replica
+        self._seen: dict[str, Any] = {}
 
     def publish(self, history: History) -> None:
-        """Let all others have *history*. Raises OSError."""
+        """Let all others have *history*."""
+        rows = [{"target": name, **row} for name, row in store.rows(history)]
+        change = {
+            "$set": {"version": store.VERSION, "records": rows},
+            "$currentDate": {"at": True},  # of the server, whose clock it is that drops them
+        }
+        with self._database.use(PATIENCE):
+            find_and_modify(
+                models.Results, {"id": self._replica}, change, upsert=True, fields="id", raw=True
+            )
 
     def news(self, replicas: Collection[str]) -> dict[str, History]:
         """What those of *replicas* have published that have since the last look."""
-
-    def sweep(self, replicas: Collection[str]) -> None:
-        """Remove what others than *replicas* have published long ago."""
-
-
-class ResultFiles:
-    """The files of all in *directory*, in one of its own for each replica."""
-
-    def __init__(self, directory: Path, replica: str) -> None:
-        self.refused: dict[str, str] = {}
-        self._directory = directory
-        self._own = directory / replica / FILE
-        self._seen: dict[str, tuple[int, int, int]] = {}
-
-    def publish(self, history: History) -> None:
-        # Not worth a wait for the disk: after a power cut nobody asks what was said before.
-        with atomic_write(self._own, fsync=False) as file:
-            file.write(store.encode(history))
-
-    def news(self, replicas: Collection[str]) -> dict[str, History]:
         self._seen = {name: seen for name, seen in self._seen.items() if name in replicas}
-        refused = {name: why for name, why in self.refused.items() if name in replicas}
+        self.refused = {name: why for name, why in self.refused.items() if name in replicas}
+        if not replicas:
+            return {}
+        query = [{"_id": name, "at": {"$ne": self._seen.get(name)}} for name in replicas]
+        with self._database.use(PATIENCE):
+            found = list(models.Results.objects(__raw__={"$or": query}).as_pymongo())
         news = {}
-        for replica in replicas:
-            path = self._directory / replica / FILE
+        for row in found:
+            replica = str(row["_id"])
+            self._seen[replica] = row.get("at")
             try:
-                history = self._read(replica, path)
-            except FileNotFoundError:  # it has not found out anything yet
-                continue
-            except (OSError, store.HistoryUnreadable) as error:
-                refused[replica] = f"{path}: {error}"
-                continue
-            if history is not None:
-                refused.pop(replica, None)
-                news[replica] = history
-        self.refused = refused
+                news[replica] = _history(row)
+            except store.HistoryUnreadable as error:
+                self.refused[replica] = str(error)
+            else:
+                self.refused.pop(replica, None)
         return news
 
-    def _read(self, replica: str, path: Path) -> History | None:
-        """None if it is the one of before."""
-        with path.open("rb") as file:  # NFS asks the server then; for a mere stat() it may not
-            stat = os.fstat(file.fileno())
-            seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-            if self._seen.get(replica) == seen:
-                return None
-            self._seen[replica] = seen
-            if stat.st_size > MAX_SIZE:
-                raise store.HistoryDamaged(f"{stat.st_size} bytes, at most {MAX_SIZE} are read")
-            text = file.read(MAX_SIZE)
-        history = History(max_results=PUBLISHED)
-        store.decode(text, history)
-        return history
 
-    def sweep(self, replicas: Collection[str]) -> None:
-        for path in self._directory.glob(f"*/{FILE}"):
-            with suppress(OSError):
-                age = time.time() - path.stat().st_mtime
-                if path.parent.name not in replicas and age > GONE_FOR_LONG:
-                    path.unlink()
-                    log.info("%s removed: %s has gone for long", path, path.parent.name)
+def _history(row: dict[str, Any]) -> History:
+    history = History(max_results=PUBLISHED)
+    try:
+        store.refuse_newer(row["version"])
+        saved = [(record["target"], record) for record in row["records"]]
+    except (KeyError, TypeError) as error:
+        raise store.HistoryDamaged(f"not a history ({error!r})") from error
+    store.fill(history, saved)
+    return history
 
 
 class Exchange:
@@ -124,12 +101,12 @@ class Exchange:
     def __init__(
         self,
         voices: Voices,
-        results: Results,
+        results: PublishedResults,
         sharing: Sharing,
         *,
         news: Callable[[set[str]], object],
     ) -> None:
-        self.error: str | None = None  # why the own results are not published
+        self.error: str | None = None  # why results are not exchanged, though the database is there
         self._voices = voices
         self._results = results
         self._sharing = sharing
@@ -138,8 +115,6 @@ class Exchange:
         self._dirty = False
         self._wake = Event()
         self._said: dict[str, str] = {}
-        # Of its own: a judge that saves waits for nobody's results.
-        self._disk = ThreadPool(1)
         self._thread = GreenThread(self._run, "results", daemon=True)
 
     @property
@@ -150,7 +125,7 @@ class Exchange:
             for replica, why in self._results.refused.items()
         ]
         if self.error:
-            complaints.append(f"The results of this replica cannot be published: {self.error}")
+            complaints.append(f"Results cannot be exchanged with other replicas: {self.error}")
         return complaints
 
     def start(self) -> None:
@@ -175,7 +150,7 @@ class Exchange:
             self._wake.set()
 
     def _run(self) -> None:
-        written = swept = time.monotonic()
+        written = time.monotonic()
         while True:
             urgent = self._wake.wait(LOOK)
             self._wake.clear()
@@ -185,9 +160,14 @@ class Exchange:
                     written = now
                     self._publish()
                 self._look()
-                if now - swept >= SWEEP and self._sharing.is_current:
-                    swept = now
-                    self._disk.apply(self._results.sweep, (self._sharing.replicas,))
+                self.error = None
+            except Refused as error:
+                if self.error is None:
+                    log.error("results are not exchanged, trying on: %s", error)
+                self.error = str(error)
+                gevent.sleep(WRITE)
+            except Away:
+                gevent.sleep(WRITE)
             except Exception:  # a mistake of ours; others go on without our results
                 log.exception("results are not exchanged, trying on")
                 gevent.sleep(1.0)
@@ -195,18 +175,14 @@ class Exchange:
     def _publish(self) -> None:
         self._dirty = False
         try:
-            self._disk.apply(self._results.publish, (self._voices.published(),))
-        except OSError as error:
+            self._results.publish(self._voices.published())
+        except Away:
             self._dirty = True
-            if self.error is None:
-                log.error("results not published, trying on: %s", error)
-            self.error = str(error)
-        else:
-            self.error = None
+            raise
 
     def _look(self) -> None:
         others = self._sharing.others
-        published = self._disk.apply(self._results.news, (others,))
+        published = self._results.news(others)
         moved = set[str]()
         for replica, history in published.items():
             moved |= self._voices.take(replica, history)

@@ -4,15 +4,15 @@ lock the state directory ─► load the history ─► open the port ─► wat
 unlock ◄── save the history ◄── drain the server ◄── stop watching ◄── stop judging ◄── a signal
 
 Its share of the targets and the judging end first: other replicas go on with them while this one
-still answers.
+still answers. Nothing waits for MongoDB or ZooKeeper: it watches without them.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -21,16 +21,20 @@ from types import TracebackType
 from typing import Any, Self
 
 from gevent.lock import RLock
+from gevent.threadpool import ThreadPool
 
 from lookout import store
+from lookout.catalogue import Catalogue
 from lookout.chair import Chair
 from lookout.cluster import Cluster, OfOne, OfSeveral
 from lookout.counters import Counters, count
+from lookout.database import Database
 from lookout.judge import State
-from lookout.ledger import LedgerFile
+from lookout.models import ALIAS
 from lookout.records import Incident
-from lookout.results import Exchange, ResultFiles
+from lookout.results import Exchange, PublishedResults
 from lookout.settings import Configuration, Settings, make_server
+from lookout.silences import Silences
 from lookout.syncer import Syncer
 from lookout.targets import Target
 from lookout.voices import Voices
@@ -39,11 +43,14 @@ from lookout.web import make_app
 from sepelib.core.config import ConfigError
 from sepelib.flask.server import Server
 from sepelib.metrics import Registry
+from sepelib.mongo import mongo_check
 from sepelib.util.fs import FileLock, FileLockTimeout
 
 __all__ = ["CannotStart", "Service"]
 
 log = logging.getLogger(__name__)
+
+NAMED = {"configuration": "the configuration", "svn": "svn", "database": "the database"}
 
 
 class CannotStart(Exception):
@@ -112,24 +119,18 @@ class Service:
 
     def _open(self, exits: ExitStack) -> None:
         settings = self._settings
-        # What is this replica's own has its own place among several.
-        places = settings.state / "replicas"
-        own = settings.state if settings.zookeeper is None else places / settings.replica
-        path = _state_file(own, exits)
-        file = LedgerFile(settings.state)
+        path = _state_file(settings.state, exits)
         try:
-            file.adopt(settings.state / path.name)
-            with suppress(store.HistoryDamaged):  # the judge puts it aside
-                file.read()
             self.history = store.load(path, max_results=settings.max_results)
         except (OSError, store.NewerHistory) as error:
             raise CannotStart(f"the history cannot be read: {error}") from error
-        write = partial(store.save, path)
         try:
             # A full disk is to be heard of now, and not when the first incident is to be kept.
-            write(store.encode(self.history))
+            store.save(path, store.encode(self.history))
         except OSError as error:
             raise CannotStart(f"the history cannot be saved: {error}") from error
+        self.database = Database(settings.mongo)
+        exits.callback(self.database.close)
         self.cluster: Cluster = (
             OfOne(settings.replica)
             if settings.zookeeper is None
@@ -138,36 +139,45 @@ class Service:
             )
         )
         sharing = self.cluster.sharing
+        disk = ThreadPool(1)  # not the hub's, all of whose threads may wait for a name server
         self.keeper = store.Keeper(
-            partial(store.encode, self.history), write, every=settings.save_every
+            # On the hub the `fsync` would stop every probe.
+            lambda: disk.apply(store.save, (path, store.encode(self.history))),
+            every=settings.save_every,
         )
         self.voices = Voices(self.history, settings.replica, sharing.sharers)
+        self.silences = Silences(self.database)
         self.chair = Chair(
             self.voices,
             self.keeper,
-            file,
+            self.database,
             self.counters,
             replica=settings.replica,
             announce=self._announce,
             mail=settings.mail,
             max_incidents=settings.max_incidents,
             save_every=settings.save_every,
+            silenced=self._silenced,
         )
         exits.callback(self._close_keeper)
         self.exchange = (
             None
             if settings.zookeeper is None
             else Exchange(
-                self.voices, ResultFiles(places, settings.replica), sharing, news=self._judge
+                self.voices,
+                PublishedResults(self.database, settings.replica),
+                sharing,
+                news=self._judge,
             )
         )
         self.watchdog = Watchdog(self.history, self.keeper, self.counters, heard=self._heard)
-        self.syncer = Syncer(own, changed=self._watch)
+        self.syncer = Syncer(settings.state, changed=self._watch)
+        self.catalogue = Catalogue(self.database, settings.state, changed=self._watch)
         exits.callback(
             self.counters.ask(
                 self._states,
                 lambda: self.chair.waiting,
-                lambda: self.cluster.is_degraded,
+                lambda: self.cluster.is_degraded or self.database.error is not None,
                 lambda: len(sharing.mine(self.targets)),
                 lambda: len(sharing.replicas),
             )
@@ -178,6 +188,10 @@ class Service:
         exits.callback(self.watchdog.stop)
         exits.callback(self.syncer.stop)
         self.syncer.use(settings.svn, settings.defaults)
+        self.catalogue.use(settings.defaults)
+        for part in (self.catalogue, self.silences):
+            exits.callback(part.stop)
+            part.start()
         if self.exchange is not None:
             exits.callback(self.exchange.stop)
             self.exchange.start()
@@ -192,6 +206,8 @@ class Service:
             self.chair.ledger,
             self.health,
             lambda: self.cluster.show(self.targets),
+            silences=self.silences.valid,
+            origins=self.origins,
         )
         server = make_server(
             self._configuration.config,
@@ -201,7 +217,8 @@ class Service:
             **self._options,
         )
         checks: dict[str, Callable[[], str | None]] = {
-            "history can be saved": lambda: self._unsaved,
+            "history can be saved": lambda: self.keeper.error,
+            "incidents can be saved": lambda: self._unsaved_incidents,
             "configuration taken": lambda: self._refused,
             "mail can be sent": lambda: self.chair.postman.error if self.chair.postman else None,
         }
@@ -210,14 +227,37 @@ class Service:
         # None is critical: a lookout that cannot save, mail or judge still watches, and shows it.
         for name, problem in checks.items():
             server.add_check(name, partial(_check, problem), critical=False, cache=0.0)
+        server.add_check("mongo", mongo_check(ALIAS), critical=False)
         return server
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """Those of the configuration, then those of the list in svn that it does not name."""
-        own = self._settings.targets
-        names = {target.name for target in own}
-        return (*own, *(target for target in self.syncer.targets if target.name not in names))
+        """Of two with the same name that of the configuration, then that of svn."""
+        targets = dict[str, Target]()
+        for _, found in self._sources():
+            for target in found:
+                targets.setdefault(target.name, target)
+        return tuple(targets.values())
+
+    def origins(self) -> dict[str, str]:
+        """Where each target is from, by its name."""
+        origins = dict[str, str]()
+        for origin, found in reversed(self._sources()):
+            origins |= {target.name: origin for target in found}
+        return origins
+
+    def _sources(self) -> list[tuple[str, Sequence[Target]]]:
+        return [
+            ("configuration", self._settings.targets),
+            ("svn", self.syncer.targets),
+            ("database", self.catalogue.targets),
+        ]
+
+    def _silenced(self, name: str) -> bool | None:
+        if not (self.silences.is_known and self.catalogue.is_known):
+            return None
+        gone = Target(name, "")  # its tags are not known any more
+        return self.silences.silenced(next((t for t in self.targets if t.name == name), gone))
 
     def _watch(self) -> None:
         with self._changing:
@@ -229,7 +269,8 @@ class Service:
         names = [target.name for target in targets]
         self.voices.keep(self.cluster.sharing.replicas, names)
         self.watchdog.watch(self.cluster.sharing.mine(targets))
-        self.chair.watch(names)
+        are_known = self.syncer.is_known and self.catalogue.is_known
+        self.chair.watch(names if are_known else None)
 
     def _heard(self, target: Target) -> None:
         """There is a new result of ours."""
@@ -245,9 +286,9 @@ class Service:
                 self.chair.heard(target)
 
     @property
-    def _unsaved(self) -> str | None:
-        """Why something could not be saved."""
-        return self.keeper.error or self.chair.error
+    def _unsaved_incidents(self) -> str | None:
+        """Why they cannot be saved, though the database is there."""
+        return None if self.database.error else self.chair.error
 
     def reload(self) -> None:
         """Read the configuration again and go on with it; with that of before if it is wrong.
@@ -276,6 +317,7 @@ class Service:
             name=old.name,
             state=old.state,
             replica=old.replica,
+            mongo=old.mongo,
             zookeeper=old.zookeeper,
             web=old.web,
             log=replace(old.log, level=new.log.level),
@@ -287,6 +329,7 @@ class Service:
         if new.mail != old.mail:
             self.chair.use(new.mail)
         self.syncer.use(new.svn, new.defaults)
+        self.catalogue.use(new.defaults)
         self.cluster.use(new.quorum)
         self._watch_targets()
         log.info("configuration read again, watching %d targets", len(self.targets))
@@ -294,9 +337,20 @@ class Service:
     def _states(self) -> list[State]:
         return [self.voices.state(target) for target in self.targets]
 
-    def _clashes(self) -> str:
-        names = {target.name for target in self._settings.targets}
-        return ", ".join(t.name for t in self.syncer.targets if t.name in names)
+    def _clashes(self) -> list[str]:
+        """Sentences about targets that are not taken, for their names are."""
+        said = []
+        taken = dict[str, str]()
+        for origin, found in self._sources():
+            for by in dict.fromkeys(taken.values()):
+                names = [target.name for target in found if taken.get(target.name) == by]
+                if names:
+                    said.append(
+                        f"Not taken from {NAMED[origin]}, {NAMED[by]} has targets of these names: "
+                        f"{', '.join(names)}"
+                    )
+            taken = {target.name: origin for target in found} | taken
+        return said
 
     def _close_keeper(self) -> None:
         if not self.keeper.close():
@@ -311,18 +365,24 @@ class Service:
             complaints.append(
                 f"The configuration was not taken, the one of before stays: {self._refused}"
             )
-        if self._unsaved:
-            complaints.append(f"The history cannot be saved: {self._unsaved}")
+        if self.keeper.error:
+            complaints.append(f"The history cannot be saved: {self.keeper.error}")
+        if self._unsaved_incidents:
+            complaints.append(f"Incidents cannot be saved: {self._unsaved_incidents}")
+        if self.database.error is not None:
+            complaints.append(
+                "MongoDB is away: probing goes on, incidents and mails wait until they can be "
+                f"saved: {self.database.error}"
+            )
         complaints += self.cluster.complaints
         if self.exchange is not None:
             complaints += self.exchange.complaints
         if faults := count(self.counters.faults):
             complaints.append(f"lookout itself failed in {faults} probes; its log says how")
         complaints += self.syncer.complaints
-        if clashes := self._clashes():
-            complaints.append(
-                f"Not taken from svn, the configuration has targets of these names: {clashes}"
-            )
+        complaints += self.catalogue.complaints
+        complaints += self.silences.complaints
+        complaints += self._clashes()
         if postman := self.chair.postman:
             complaints += postman.complaints
         return {
@@ -354,6 +414,7 @@ def _fixed(old: Settings, new: Settings) -> dict[str, tuple[object, object]]:
         "service.name": (old.name, new.name),
         "service.state": (old.state, new.state),
         "service.replica": (old.replica, new.replica),
+        "mongo": (old.mongo, new.mongo),
         "zookeeper": (old.zookeeper, new.zookeeper),
         **web,
         "log.file": (old.log.file, new.log.file),

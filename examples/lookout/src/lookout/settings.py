@@ -16,6 +16,8 @@ from lookout.checks import (
     count,
     directory,
     level,
+    mongo_database,
+    mongo_uri,
     password,
     port,
     replica,
@@ -44,6 +46,7 @@ __all__ = [
     "Configuration",
     "LogSettings",
     "MailSettings",
+    "MongoSettings",
     "Settings",
     "SvnSettings",
     "ZookeeperSettings",
@@ -56,6 +59,7 @@ SHIPPED = Path(__file__).with_name("lookout.yml")
 # knows those of `web` itself.
 KEYS: dict[str, set[str]] = {
     "service": {"name", "state", "replica"},
+    "mongo": {"uri", "database"},
     "zookeeper": {"hosts", "prefix", "session_timeout", "collector"},
     "web": set(),
     "probes": {"interval", "timeout", "confirm", "recover", "quorum", "exec_dir"},
@@ -69,9 +73,19 @@ COLLECTOR_KEYS = {"enabled", "interval", "idle"}
 
 WEB_DEFAULTS = {"port": 8080, "access_log": False}
 
+NO_MONGO = "no mongo.uri: incidents are kept in MongoDB; say where, as in mongodb://HOST/"
+
 Tls = Literal["none", "starttls", "tls"]
 SVN_TIMEOUT = 30.0
 MAX_LIST = 1 << 20  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MongoSettings:
+    """Where incidents, mails and all else are that replicas share."""
+
+    uri: Secret[str]
+    database: str = "lookout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +158,7 @@ class Settings:
     name: str
     state: Path
     replica: str
+    mongo: MongoSettings
     zookeeper: ZookeeperSettings | None  # None: this is the only replica
     web: Mapping[str, Any]  # as it stands there; `make_server` knows what it means
     targets: tuple[Target, ...]
@@ -210,6 +225,7 @@ def _settings(config: Config) -> Settings:
         name=config.get_value("service.name", "lookout", type=str),
         state=Path(config.get_value("service.state", type=str)),
         replica=_replica(config),
+        mongo=_mongo(config),
         zookeeper=_zookeeper(config),
         web=_web(config),
         targets=targets_in(config, defaults),
@@ -285,6 +301,19 @@ def _replica(config: Config) -> str:
     if config.get_value("service.replica", None) is None:
         return socket.gethostname()
     return config.get_value("service.replica", type=replica)
+
+
+def _mongo(config: Config) -> MongoSettings:
+    uri = config.get_value("mongo.uri", None)
+    if not uri:
+        raise ConfigError(NO_MONGO)
+    try:
+        secret = mongo_uri(uri)
+    except ValueError as error:  # of a secret `get_value` would not say what it has to be
+        at = config.explain("mongo.uri")
+        place = Place(at.file or "mongo.uri", at.line, at.column)
+        raise ConfigError(f"mongo.uri: must be {error}", place) from None
+    return MongoSettings(secret, config.get_value("mongo.database", "lookout", type=mongo_database))
 
 
 def _zookeeper(config: Config) -> ZookeeperSettings | None:

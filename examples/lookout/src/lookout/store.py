@@ -9,17 +9,17 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import gevent
-from gevent.event import Event
-from gevent.threadpool import ThreadPool
+from gevent.event import AsyncResult, Event
 
+from lookout.database import Away
 from lookout.judge import Standing, State
-from lookout.records import History, Record, Result
+from lookout.records import History, Record, Result, well_formed
 from sepelib.util.fs import atomic_write
 
 __all__ = [
@@ -29,16 +29,16 @@ __all__ = [
     "NewerHistory",
     "decode",
     "encode",
+    "fill",
     "load",
-    "moment",
     "refuse_newer",
+    "rows",
     "save",
-    "set_aside",
 ]
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # 1 had the incidents in it, see lookout.ledger
+VERSION = 2
 
 
 class HistoryUnreadable(ValueError):
@@ -71,12 +71,12 @@ def load(path: Path, *, max_results: int) -> History:
     except NewerHistory as error:
         raise NewerHistory(f"{path}: {error}") from error
     except HistoryDamaged as error:
-        set_aside(path, error)
+        _set_aside(path, error)
         return History(max_results=max_results)
     return history
 
 
-def set_aside(path: Path, error: HistoryDamaged) -> None:
+def _set_aside(path: Path, error: HistoryDamaged) -> None:
     """Give the damaged file another name, and say so at ERROR. Raises OSError."""
     aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
     os.rename(path, aside)
@@ -90,59 +90,69 @@ def save(path: Path, text: str) -> None:
 
 
 def encode(history: History) -> str:
-    """*history* as JSON. Results are rows, there are thousands of them."""
-    return json.dumps(
-        {
-            "version": VERSION,
-            "targets": {
-                name: {
-                    "state": record.standing.state,
-                    "streak": record.standing.streak,
-                    "since": _stamp(record.since),
-                    "results": [
-                        [r.at.isoformat(), round(r.latency, 4), r.status, r.error, r.tries]
-                        for r in record.results
-                    ],
-                }
-                for name, record in history.records.items()
-            },
-        }
-    )
+    """*history* as JSON."""
+    return json.dumps({"version": VERSION, "targets": dict(rows(history))})
 
 
 def decode(text: bytes, history: History) -> None:
     """Fill *history* from what `encode` made. Raises HistoryUnreadable; it is lost then."""
     try:
         tree = json.loads(text)
-        refuse_newer(tree, VERSION)
-        for name, saved in tree["targets"].items():
-            history.records[str(name)] = Record(
-                Standing(State(saved["state"]), int(saved["streak"])),
-                moment(saved["since"]),
-                deque((_result(row) for row in saved["results"]), history.max_results),
-            )
-    except NewerHistory:
+        refuse_newer(tree["version"])
+        fill(history, tree["targets"].items())
+    except HistoryUnreadable:
         raise
     except Exception as error:  # a file may hold anything, a million brackets included
-        raise HistoryDamaged(f"not a history ({type(error).__name__}: {error})") from error
+        raise _damaged(error) from error
 
 
-def refuse_newer(tree: Any, known: int) -> None:
-    """Raise NewerHistory when *tree* is of a later version than *known*."""
-    if tree["version"] > known:
-        raise NewerHistory(
-            f"written by a later lookout (version {tree['version']} of the file, "
-            f"{known} is known here); upgrade, or give another state directory"
+def rows(history: History) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each target with its record, as plain values. Results are lists, there are thousands."""
+    for name, record in history.records.items():
+        yield (
+            name,
+            {
+                "state": record.standing.state.value,
+                "streak": record.standing.streak,
+                "since": record.since and record.since.isoformat(),
+                "results": [
+                    [
+                        r.at.isoformat(),
+                        round(r.latency, 4),
+                        r.status,
+                        r.error and well_formed(r.error),
+                        r.tries,
+                    ]
+                    for r in record.results
+                ],
+            },
         )
 
 
-def _stamp(moment: datetime | None) -> str | None:
-    return moment.isoformat() if moment else None
+def fill(history: History, saved: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    """Fill *history* from what `rows` made. Raises HistoryDamaged; it is lost then."""
+    try:
+        for name, row in saved:
+            history.records[str(name)] = Record(
+                Standing(State(row["state"]), int(row["streak"])),
+                None if row["since"] is None else _utc(row["since"]),
+                deque((_result(each) for each in row["results"]), history.max_results),
+            )
+    except Exception as error:
+        raise _damaged(error) from error
 
 
-def moment(text: Any) -> datetime | None:
-    """What a file says of a time; None for null."""
-    return None if text is None else _utc(text)
+def refuse_newer(version: Any) -> None:
+    """Raise NewerHistory when *version* is later than the one that is known here."""
+    if version > VERSION:
+        raise NewerHistory(
+            f"written by a later lookout (version {version}, {VERSION} is known here); upgrade, "
+            "or give another state directory"
+        )
+
+
+def _damaged(error: Exception) -> HistoryDamaged:
+    return HistoryDamaged(f"not a history ({type(error).__name__}: {error})")
 
 
 def _utc(text: str) -> datetime:
@@ -160,54 +170,47 @@ def _result(row: list[Any]) -> Result:
 
 
 class Keeper:
-    """The one writer of a file: a greenlet that saves at once when asked, else now and then.
+    """The one who saves: a greenlet that does so at once when asked, else now and then.
 
-    encode: gives what is to be written, without yielding. write: writes it, in a thread of *disk*.
+    save: takes what there is, without yielding, and brings it to where it is kept; may wait.
     what: for the log.
 
-    The disk is waited for in a thread: an `fsync` on the hub would stop every probe and add the
-    disk's latency to theirs. A single writer because a thread cannot be cancelled: were two
-    greenlets to write, a killed one's thread could put an old history over a new one.
+    A single one, since not every wait can be cancelled: were two greenlets to write a file, a
+    killed one's thread could put an old history over a new one.
     """
 
-    def __init__(
-        self,
-        encode: Callable[[], str],
-        write: Callable[[str], object],
-        *,
-        every: float,
-        what: str = "history",
-        disk: ThreadPool | None = None,
-    ) -> None:
+    def __init__(self, save: Callable[[], object], *, every: float, what: str = "history") -> None:
         self.error: str | None = None  # why the last save failed, None when it worked
         self.every = every
-        self._encode = encode
-        self._write = write
+        self._do_save = save
         self._what = what
         self._dirty = False
         self._stopping = False
         self._wake = Event()
-        self._waiters: list[Event] = []
-        # Not the hub's own pool, where the look-ups of a dead name server may occupy all threads.
-        self._disk = disk or ThreadPool(1)
+        self._waiters: list[AsyncResult[bool]] = []
         self._greenlet = gevent.spawn(self._run)
 
     def touch(self) -> None:
         """Say that something has changed; it is saved within `every` seconds."""
         self._dirty = True
 
-    def flush(self, timeout: float = 10.0) -> None:
-        """Wait until what is known now is on disk, or trying has failed (see `error`).
+    def hurry(self) -> None:
+        """Say that something has changed which is to be saved at once."""
+        self._dirty = True
+        self._wake.set()
 
-        A disk that hangs is waited for *timeout* seconds: watching matters more than noting.
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Wait until what is known now is saved, or trying has failed; which of these.
+
+        What hangs is waited for *timeout* seconds: watching matters more than noting.
         """
-        waiter = Event()
+        waiter: AsyncResult[bool] = AsyncResult()
         self._waiters.append(waiter)
         self._wake.set()
-        waiter.wait(timeout)
+        return bool(waiter.wait(timeout))
 
     def close(self, timeout: float = 5.0) -> bool:
-        """Save for the last time. False when the disk does not hold everything; `error` tells."""
+        """Save for the last time. False when not everything is saved; `error` tells."""
         self._stopping = True
         self._wake.set()
         self._greenlet.join(timeout)
@@ -228,11 +231,11 @@ class Keeper:
         waiters, self._waiters = self._waiters, []
         self._dirty = False
         try:
-            text = self._encode()
-            self._disk.apply(self._write, (text,))
+            self._do_save()
         except Exception as error:  # whatever it is, the next save may work again
             self._dirty = True
-            if self.error is None:
+            # That a database is away, it has said itself.
+            if self.error is None and type(error) is not Away:
                 log.error("%s not saved, trying on: %s", self._what, error)
             self.error = str(error)
         else:
@@ -241,4 +244,4 @@ class Keeper:
             self.error = None
         finally:
             for waiter in waiters:
-                waiter.set()
+                waiter.set(self.error is None)

@@ -30,6 +30,7 @@ from lookout.checks import (
     password,
     protocol,
     seconds,
+    tags,
     thrift_method,
     transport,
     url_to_post_to,
@@ -55,7 +56,7 @@ __all__ = [
 ]
 
 # Every key there is: a misspelt one would otherwise be a default that nobody asked for.
-TARGET_KEYS = {"name", "max_latency", "interval", "timeout", "confirm", "recover"}
+TARGET_KEYS = {"name", "tags", "max_latency", "interval", "timeout", "confirm", "recover"}
 KIND_KEYS = {
     "http": {"url", "status"},
     "exec": {"exec", "args"},
@@ -154,6 +155,7 @@ class Target:
     status: int | None = None
     max_latency: float | None = None
     how: Program | ThriftCall | XmlRpcCall | None = None
+    tags: frozenset[str] = frozenset()
 
     @property
     def kind(self) -> Kind:
@@ -168,8 +170,13 @@ class Target:
         return urlsplit(self.url).hostname or ""
 
 
-def targets_in(config: Config, defaults: Defaults) -> tuple[Target, ...]:
-    """The list `targets` of *config*, with *defaults* for what they do not say."""
+def targets_in(
+    config: Config, defaults: Defaults, *, also: Collection[str] = ()
+) -> tuple[Target, ...]:
+    """The list `targets` of *config*, with *defaults* for what they do not say.
+
+    also: more keys that they may have, which are not looked at.
+    """
     taken: set[str] = set()
 
     def new_name(value: object) -> str:
@@ -185,7 +192,7 @@ def targets_in(config: Config, defaults: Defaults) -> tuple[Target, ...]:
         key = f"targets.{index}"
         row = config.get_value(("targets", index), type=dict)
         kind = next((kind for kind in Kind if kind in row), Kind.HTTP)
-        refuse_unknown(config, ("targets", index), TARGET_KEYS | KIND_KEYS[kind])
+        refuse_unknown(config, ("targets", index), {*TARGET_KEYS, *KIND_KEYS[kind], *also})
         name = config.get_value(f"{key}.name", type=new_name)
         url = ""
         how: Program | ThriftCall | XmlRpcCall | None = None
@@ -211,6 +218,7 @@ def targets_in(config: Config, defaults: Defaults) -> tuple[Target, ...]:
                 status=config.get_value(f"{key}.status", None, type=http_status),
                 max_latency=config.get_value(f"{key}.max_latency", None, type=seconds),
                 how=how,
+                tags=config.get_value(f"{key}.tags", frozenset(), type=tags),
             )
         )
     return tuple(targets)

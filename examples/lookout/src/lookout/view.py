@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ from lookout.judge import State
 from lookout.ledger import Ledger
 from lookout.plot import percentile
 from lookout.records import Incident, Record, Result
+from lookout.silences import Silence, last_of
 from lookout.targets import Target
 from lookout.voices import Voices
 
@@ -27,11 +28,19 @@ def status(
     voices: Voices,
     ledger: Ledger,
     *,
+    silences: Sequence[Silence],
+    origins: Mapping[str, str],
     now: datetime | None = None,
 ) -> dict[str, Any]:
-    """Every target with its last results, and the incidents, newest first."""
+    """Every target with its last results, and the incidents, newest first.
+
+    silences: those of now. origins: where targets are from, by their names.
+    """
     now = now or datetime.now(UTC)
-    shown = [_target(target, voices, ledger) for target in targets]
+    shown = [
+        _target(target, voices, ledger, origins.get(target.name), last_of(silences, target))
+        for target in targets
+    ]
     incidents = [_incident(i, now) for i in reversed(ledger.incidents)]
     states = {State(target["state"]) for target in shown}
     return {
@@ -41,11 +50,14 @@ def status(
         "targets": shown,
         "open_incidents": [i for i in incidents if i["state"] == "open"],
         "incidents": incidents[:SHOWN_INCIDENTS],
+        "silences": [_silence(silence) for silence in silences],
         "judged_by": ledger.judge,
     }
 
 
-def _target(target: Target, voices: Voices, ledger: Ledger) -> dict[str, Any]:
+def _target(
+    target: Target, voices: Voices, ledger: Ledger, origin: str | None, silence: Silence | None
+) -> dict[str, Any]:
     record = voices.shown(target)
     fresh = voices.fresh(target)
     results = list(record.results)
@@ -55,6 +67,9 @@ def _target(target: Target, voices: Voices, ledger: Ledger) -> dict[str, Any]:
         "name": target.name,
         "kind": target.kind,
         "url": target.shown_url,
+        "tags": sorted(target.tags),
+        "origin": origin,
+        "silenced": None if silence is None else _silence(silence),
         "state": voices.state(target),
         "since": record.since.isoformat() if record.since else None,
         "incident": incident.id if incident else None,
@@ -104,6 +119,18 @@ def _incident(incident: Incident, now: datetime) -> dict[str, Any]:
         "closed_because": incident.closed_because,
         "duration": round(incident.duration(now), 3),
         "cause": incident.cause,
+    }
+
+
+def _silence(silence: Silence) -> dict[str, Any]:
+    return {
+        "id": silence.id,
+        "targets": sorted(silence.targets),
+        "tags": sorted(silence.tags),
+        "until": silence.until.isoformat(timespec="milliseconds"),
+        "by": silence.by,
+        "reason": silence.reason,
+        "created_at": silence.created_at.isoformat(timespec="milliseconds"),
     }
 
 

@@ -18,7 +18,7 @@ from lookout.targets import Target
 __all__ = ["Voices"]
 
 FRESH = 3  # intervals
-ON_THE_WAY = 3.0  # seconds from one replica to another, at most; NFS keeps what it knows so long
+ON_THE_WAY = 3.0  # seconds from one replica to another, at most
 PUBLISHED = 10  # last results of each target
 KEEP_GONE = 600.0  # seconds
 KEPT = 60  # of those of other replicas: as many as a page shows

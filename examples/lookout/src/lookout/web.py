@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
@@ -13,6 +13,7 @@ import flask
 
 from lookout import plot, view
 from lookout.ledger import Ledger
+from lookout.silences import Silence
 from lookout.targets import Target
 from lookout.voices import Voices
 from sepelib.flask import h
@@ -28,11 +29,15 @@ def make_app(
     ledger: Callable[[], Ledger],
     health: Callable[[], dict[str, Any]],
     cluster: Callable[[], dict[str, Any] | None],
+    *,
+    silences: Callable[[], Sequence[Silence]],
+    origins: Callable[[], Mapping[str, str]],
 ) -> flask.Flask:
-    """The WSGI application. *targets*, *ledger*: those of the moment.
+    """The WSGI application. *targets*, *ledger*, *silences*: those of the moment.
 
     health: what lookout has to say about itself, added to the status.
     cluster: who does what; None where this is the only replica.
+    origins: where targets are from, by their names.
     """
     app = flask.Flask(__name__)
     h.errors.register(app)
@@ -49,7 +54,10 @@ def make_app(
     )
 
     def status(now: datetime | None = None) -> dict[str, Any]:
-        return view.status(targets(), voices, ledger(), now=now) | health()
+        shown = view.status(
+            targets(), voices, ledger(), silences=silences(), origins=origins(), now=now
+        )
+        return shown | health()
 
     @app.get("/")
     def page() -> flask.Response:
