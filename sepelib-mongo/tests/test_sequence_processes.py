@@ -10,6 +10,7 @@ import pytest
 from pymongo.errors import PyMongoError
 
 from sepelib.mongo import MockDatabase, Sequence, mock_database
+from sepelib.mongo._engine import find_engine
 
 LIMIT = 60.0  # seconds, for what should take far less
 
@@ -300,7 +301,7 @@ def test_the_hub_runs_while_greenlets_ask_and_wait(
 
 
 def test_no_id_comes_twice_when_the_server_is_killed_in_between() -> None:
-    with mock_database(alias="crashing", durable=True) as db:
+    with mock_database(engine=find_engine().name, alias="crashing", durable=True) as db:
         assert db.server is not None
         one = Sequence("one", db_alias="crashing")
         ten = Sequence("ten", db_alias="crashing", block_size=10)
